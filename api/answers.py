@@ -1,0 +1,197 @@
+"""What the API answers with, and how rows become it."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from fastapi import Response
+
+from api.fields import CycleStatus, Gender, MemberStatus, Out, encode_cursor
+from jobs.engine.model import Job, JobState
+from jobs.engine.progress import Progress
+
+Item = TypeVar("Item", bound=Out)
+Row = Mapping[str, Any]
+
+
+class Page(Out, Generic[Item]):
+    items: list[Item]
+    next: str | None
+    """Send it as `after` for the next page; null at the end."""
+
+
+class Tier(Out):
+    tier_id: UUID
+    code: str
+    name: str
+    contribution_amount: Decimal
+    benefit_amount: Decimal
+    version: int
+    created_at: datetime
+
+
+class Agent(Out):
+    agent_id: UUID
+    code: str
+    name: str
+    email: str | None
+    version: int
+    created_at: datetime
+
+
+class Member(Out):
+    member_id: UUID
+    member_number: str
+    full_name: str
+    gender: Gender
+    status: MemberStatus
+    tier_id: UUID
+    agent_id: UUID | None
+    phone: str | None
+    email: str | None
+    joined_on: date
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class Contribution(Out):
+    contribution_id: UUID
+    member_id: UUID
+    member_number: str
+    contribution_amount: Decimal
+    contribution_status: str
+    due_date: date
+
+
+class Cycle(Out):
+    cycle_id: UUID
+    cycle_code: str
+    claim_id: UUID | None
+    tier_id: UUID
+    deceased_member_id: UUID
+    cycle_status: CycleStatus
+    contribution_amount: Decimal
+    benefit_amount: Decimal
+    target_amount: Decimal | None
+    """What all contributions come to; null until the members who owe are counted."""
+    collected_amount: Decimal
+    start_date: date
+    deadline: date
+    created_at: datetime
+    created_by: UUID
+    job_id: UUID
+    job_status: JobState
+    job_progress: int
+    """Percent of the contributions that are made."""
+    job_started_at: datetime | None
+    job_completed_at: datetime | None
+    job_error: str | None
+    total_members: int
+    pending_members: int
+    paid_members: int
+    failed_members: int
+    updated_at: datetime
+    version: int
+
+    @classmethod
+    def from_row(cls, row: Row) -> "Cycle":
+        """`row` is one of `cycles_with_jobs`. While the cycle is not whole, `total_members` is the plan's."""
+        counted = row["total_members"] if row["total_members"] is not None else row["job_total"]
+        total = counted or 0
+        progress = Progress(JobState(row["job_state"]), row["job_total"], row["processed"] or 0, rate=0)
+        return cls.of(
+            {
+                **row,
+                "target_amount": None if counted is None else row["contribution_amount"] * counted,
+                "job_status": progress.state,
+                "job_progress": progress.percentage,
+                "total_members": total,
+                "pending_members": total - row["paid_members"] - row["failed_members"],
+            }
+        )
+
+
+class ProgressCounts(Out):
+    total: int
+    processed: int
+    percentage: int
+
+
+class CreationProgress(Out):
+    cycle_id: UUID
+    status: CycleStatus
+    progress: ProgressCounts
+    estimated_time_remaining: int | None
+    """Seconds; null while unknown, 0 at the end."""
+
+
+class Shard(Out):
+    shard_no: int
+    processed: int
+    done: bool
+    leased: bool
+    attempts: int
+    next_attempt_at: datetime | None
+    error: str | None
+
+
+class BatchJob(Out):
+    job_id: UUID
+    kind: str
+    subject_id: UUID
+    state: JobState
+    priority: int
+    total: int | None
+    processed: int
+    percentage: int
+    rate: float
+    """Keys a second: over the last batches while it runs, 0 when it does not."""
+    estimated_time_remaining: int | None
+    attempts: int
+    error: str | None
+    created_by: UUID | None
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    shards: list[Shard]
+
+    @classmethod
+    def build(cls, job: Job, shards: Sequence[Row], live: Progress | None = None) -> "BatchJob":
+        """`live` is what Redis knows; its rate is better than the average that the rows give."""
+        progress = Progress.from_rows(job, shards)
+        if live is not None and live.state is job.state:
+            progress = Progress(job.state, job.total, progress.processed, live.rate)
+        return cls(
+            **{name: getattr(job, name) for name in cls.model_fields if hasattr(job, name)},
+            processed=progress.processed,
+            percentage=progress.percentage,
+            rate=round(progress.rate, 1),
+            estimated_time_remaining=progress.seconds_left,
+            shards=[Shard.of(shard) for shard in shards],
+        )
+
+
+class LogEntry(Out):
+    entry_no: int
+    at: datetime
+    level: str
+    event: str
+    fields: dict[str, Any]
+
+
+def answer(body: Out, status: int = 200, **headers: str) -> Response:
+    """Serialised once: FastAPI would check the model a second time on its way out."""
+    return Response(body.model_dump_json(by_alias=True), status, headers, "application/json")
+
+
+def page_of(model: type[Item], rows: Sequence[Row], limit: int, key: str) -> Response:
+    """A page from `limit + 1` rows: the one too many tells that there is a next page."""
+    return paged([model.of(row) for row in rows[:limit]], rows, limit, key)
+
+
+def paged(items: Sequence[Item], rows: Sequence[Row], limit: int, key: str) -> Response:
+    following = encode_cursor(rows[limit - 1][key]) if len(rows) > limit else None
+    return answer(Page[Any](items=list(items), next=following))

@@ -1,0 +1,72 @@
+"""The API: thin. Authenticate, validate, make one call, answer."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+
+from api import agents, cycles, health, jobs, members, tiers
+from api.limits import BodyLimit
+from api.problems import PROBLEM_RESPONSES, Problem, install_problem_handlers
+from api.progress import ProgressFeed
+from core.logs import configure_logs
+from core.metrics import collect_metrics
+from core.settings import Settings, load_settings
+from db.database import Database
+from jobs.engine.bell import connect_redis
+from jobs.kinds import build_engine
+
+
+def app_from_environment() -> FastAPI:
+    """What uvicorn starts: `uvicorn --factory api.app:app_from_environment`. Raises `SettingsError`."""
+    settings = load_settings()
+    configure_logs(settings)
+    collect_metrics()
+    return create_app(settings)
+
+
+app = app_from_environment
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """It starts while PostgreSQL or Redis are away; `/readyz` tells."""
+    settings.require("database_url")
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database, redis = await Database.connect(settings), connect_redis(settings)
+        app.state.engine = build_engine(settings, database, redis)
+        app.state.progress_feed = ProgressFeed(app.state.engine, redis)
+        try:
+            yield
+        finally:
+            await app.state.progress_feed.close()
+            await app.state.engine.progress.close()
+            await redis.aclose(close_connection_pool=True)
+            await database.close()
+
+    app = FastAPI(
+        title="Guthi",
+        version="0.1.0",
+        description="Contribution cycles of mutual-aid societies. Every error is an RFC 9457 problem with a `code`.",
+        lifespan=lifespan,
+        responses=PROBLEM_RESPONSES,
+    )
+    for module in (cycles, jobs, members, tiers, agents, health):
+        app.include_router(module.router)
+    install_problem_handlers(app)
+    app.add_middleware(BodyLimit, settings=settings)
+    _document_problems(app)
+    return app
+
+
+def _document_problems(app: FastAPI) -> None:
+    """FastAPI documents only what is a model of an answer; the problem is one of every answer."""
+    build = app.openapi
+
+    def openapi() -> dict[str, object]:
+        document = build()
+        document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the way FastAPI documents to extend OpenAPI

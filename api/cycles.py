@@ -1,0 +1,163 @@
+"""Contribution cycles: start one, read them, watch one being created."""
+
+import hashlib
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import Field
+from sse_starlette.sse import EventSourceResponse
+
+from api.answers import Contribution, CreationProgress, Cycle, Page, answer, page_of, paged
+from api.context import CurrentEngine, Reader, Writer
+from api.fields import CycleStatus, In, Money, PageQuery
+from api.idempotency import PARAMETER, IdempotencyKey, once
+from api.progress import ProgressFeed, read_progress
+from core.errors import NotFoundError
+from db.database import Transaction
+from db.queries import sql
+from domain.cycles import NewCycle
+from domain.idempotency_keys import StoredAnswer
+from jobs.create_contributions import Strategy, start_cycle
+
+router = APIRouter(prefix="/api/contribution-cycles", tags=["contribution cycles"])
+
+
+class StartCycle(In):
+    tier_id: UUID
+    deceased_member_id: UUID
+    claim_id: UUID | None = None
+    contribution_amount: Money | None = None
+    """Null: what the tier says."""
+    benefit_amount: Money | None = None
+    """Null: what the tier says."""
+    duration_days: Annotated[int, Field(ge=1, le=3_650, strict=True)] = 15
+    strategy: Strategy = "auto"
+    priority: Annotated[int, Field(ge=0, le=3_600, strict=True)] = 0
+    """Head start in the queue, in seconds."""
+
+
+class CyclesQuery(PageQuery):
+    status: CycleStatus | None = None
+
+
+@router.post("", status_code=202, response_model=Cycle, openapi_extra=PARAMETER)
+async def start(
+    request: Request, engine: CurrentEngine, caller: Writer, key: IdempotencyKey, body: StartCycle
+) -> Response:
+    """Start a cycle: 202 `Initializing` when workers create it, 201 `Active` when it was small enough to do at once."""
+    new = NewCycle(
+        body.tier_id,
+        body.deceased_member_id,
+        body.claim_id,
+        body.contribution_amount,
+        body.benefit_amount,
+        body.duration_days,
+    )
+
+    async def act(tx: Transaction) -> StoredAnswer:
+        cycle, is_active = await start_cycle(
+            engine, tx, new, caller.user_id, strategy=body.strategy, priority=body.priority
+        )
+        shown = await _load(tx, cycle["cycle_id"])
+        return StoredAnswer(
+            201 if is_active else 202, f"{router.prefix}/{shown.cycle_id}", shown.model_dump_json(by_alias=True)
+        )
+
+    content = hashlib.sha256(body.model_dump_json().encode()).digest()
+    return await once(engine.database, caller, key, request, content, act)
+
+
+@router.get("", response_model=Page[Cycle])
+async def list_cycles(engine: CurrentEngine, caller: Reader, query: Annotated[CyclesQuery, Query()]) -> Response:
+    """Newest first."""
+    async with engine.database.transaction(caller.tenant_id) as tx:
+        rows = [
+            row
+            async for row in sql.list_cycles(
+                tx.connection, tenant_id=tx.tenant_id, status=query.status, after=query.after, limit=query.limit + 1
+            )
+        ]
+    return paged([Cycle.from_row(row) for row in rows[: query.limit]], rows, query.limit, "cycle_id")
+
+
+@router.get("/{cycle_id}", response_model=Cycle)
+async def show(engine: CurrentEngine, caller: Reader, cycle_id: UUID) -> Response:
+    async with engine.database.transaction(caller.tenant_id) as tx:
+        return answer(await _load(tx, cycle_id))
+
+
+@router.get("/{cycle_id}/creation-progress", response_model=CreationProgress)
+async def creation_progress(
+    engine: CurrentEngine, caller: Reader, cycle_id: UUID, if_none_match: Annotated[str | None, Header()] = None
+) -> Response:
+    """From Redis, or from PostgreSQL when Redis has nothing. 304 while the last answer's `ETag` still holds."""
+    shown = answer(await read_progress(engine, caller.tenant_id, cycle_id))
+    etag = f'"{hashlib.md5(shown.body, usedforsecurity=False).hexdigest()}"'
+    if if_none_match and etag in if_none_match:
+        return Response(status_code=304, headers={"ETag": etag})
+    shown.headers["ETag"] = etag
+    return shown
+
+
+@router.get(
+    "/{cycle_id}/creation-progress/stream",
+    response_class=EventSourceResponse,
+    responses={200: {"content": {"text/event-stream": {}}, "description": "Events whose data is CreationProgress"}},
+)
+async def stream(request: Request, engine: CurrentEngine, caller: Reader, cycle_id: UUID) -> EventSourceResponse:
+    """The same as server-sent events, at most ten a second; the last one when nothing more will come.
+
+    A client that lost the connection opens it again and is given the present state first.
+    """
+    feed: ProgressFeed = request.app.state.progress_feed
+    first = await read_progress(engine, caller.tenant_id, cycle_id)
+
+    async def events() -> Any:
+        async for progress in feed.watch(caller.tenant_id, cycle_id, first):
+            yield {"event": "progress", "data": progress.model_dump_json(by_alias=True), "retry": 1_000}
+
+    return EventSourceResponse(events(), ping=15)
+
+
+@router.get("/{cycle_id}/contributions", response_model=Page[Contribution])
+async def list_contributions(
+    engine: CurrentEngine, caller: Reader, cycle_id: UUID, query: Annotated[PageQuery, Query()]
+) -> Response:
+    """In the order of the members. Empty while the cycle is not whole: half of the rows would mislead."""
+    async with engine.database.transaction(caller.tenant_id) as tx:
+        cycle = await _load(tx, cycle_id)
+        rows = []
+        if _is_whole(cycle):
+            rows = [
+                row
+                async for row in sql.list_contributions(
+                    tx.connection,
+                    tenant_id=tx.tenant_id,
+                    cycle_id=cycle_id,
+                    after=query.after,
+                    limit=query.limit + 1,
+                )
+            ]
+    return page_of(Contribution, rows, query.limit, "member_id")
+
+
+@router.get("/{cycle_id}/contributions/{member_id}", response_model=Contribution)
+async def show_contribution(engine: CurrentEngine, caller: Reader, cycle_id: UUID, member_id: UUID) -> Response:
+    async with engine.database.transaction(caller.tenant_id) as tx:
+        cycle = await _load(tx, cycle_id)
+        row = await sql.get_contribution(tx.connection, tenant_id=tx.tenant_id, cycle_id=cycle_id, member_id=member_id)
+    if row is None or not _is_whole(cycle):
+        raise NotFoundError("contribution", member_id)
+    return answer(Contribution.of(row))
+
+
+async def _load(tx: Transaction, cycle_id: UUID) -> Cycle:
+    row = await sql.get_cycle(tx.connection, tenant_id=tx.tenant_id, cycle_id=cycle_id)
+    if row is None:
+        raise NotFoundError("cycle", cycle_id)
+    return Cycle.from_row(row)
+
+
+def _is_whole(cycle: Cycle) -> bool:
+    return cycle.cycle_status in ("Active", "Completed")

@@ -1,0 +1,91 @@
+"""The kinds of value that requests bring and answers carry: each says its rule once."""
+
+import base64
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic.alias_generators import to_camel
+
+MOST_MONEY = Decimal("999999999999.99")  # numeric(14, 2)
+_MONEY = r"^([1-9][0-9]{0,11}(\.[0-9]{1,2})?|0\.(0[1-9]|[1-9][0-9]?))$"
+_TEXT = r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$"
+
+
+class In(BaseModel):
+    """A request's body or query: camelCase, and nothing that is not known."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)
+
+
+class Out(BaseModel):
+    """An answer: camelCase, times in RFC 3339 UTC, money as decimal strings."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """From a row that has a column for each field, and perhaps more."""
+        return cls(**{name: row[name] for name in cls.model_fields})
+
+
+def _to_money(value: object) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | str) or not re.fullmatch(_MONEY, str(value)):
+        raise ValueError(f'must be a decimal string such as "100.00": more than 0, at most {MOST_MONEY}, two places')
+    return Decimal(value)
+
+
+Money = Annotated[
+    Decimal,
+    BeforeValidator(_to_money),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": _MONEY},
+                {"type": "integer", "minimum": 1, "maximum": 999_999_999_999},
+            ],
+            "examples": ["100.00"],
+        },
+        mode="validation",
+    ),
+]
+"""More than zero, at most 999999999999.99, no more than two places."""
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_TEXT)]
+"""A line of text that begins and ends with something visible."""
+
+Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,19}$")]
+Phone = Annotated[str, StringConstraints(pattern=r"^\+?[0-9][0-9 ()-]{4,24}$")]
+Email = Annotated[str, StringConstraints(max_length=254, pattern=r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+$")]
+Search = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Gender = Literal["F", "M", "O"]
+MemberStatus = Literal["Active", "Inactive", "Deceased"]
+CycleStatus = Literal["Initializing", "Active", "Completed", "Failed", "Cancelled"]
+
+
+def _decode_cursor(text: object) -> UUID:
+    if not isinstance(text, str) or not re.fullmatch("[A-Za-z0-9_-]{22}", text):
+        raise ValueError("must be the `next` of the page before, as it was given")
+    return UUID(bytes=base64.urlsafe_b64decode(text + "=="))
+
+
+def encode_cursor(last: UUID) -> str:
+    """Opaque, so that nobody builds on what is in it."""
+    return base64.urlsafe_b64encode(last.bytes).decode().rstrip("=")
+
+
+Cursor = Annotated[
+    UUID,
+    BeforeValidator(_decode_cursor),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9_-]{22}$"}),
+]
+
+
+class PageQuery(In):
+    """Keyset paging: `after` is the `next` of the page before; the first and the last page cost the same."""
+
+    limit: Annotated[int, Field(ge=1, le=1_000)] = 50
+    after: Cursor | None = None

@@ -1,0 +1,56 @@
+"""The `guthi` command: puts the sub-commands together and turns failures into one line and an exit code.
+
+Exit codes: 0 done; 1 done, and the answer is bad (doctor found something); 2 not done, the line on stderr says why;
+130 interrupted. A command goes into a module of its own and is registered in `app` below.
+"""
+
+import sys
+
+import httpx
+import typer
+from typer.exceptions import TyperException
+
+from cli import database, dev, serve, tenants
+from core.errors import GuthiError
+
+app = typer.Typer(
+    name="guthi",
+    help="Contribution cycles of mutual-aid societies. Settings come from GUTHI_* variables and .env.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(dev.dev)
+app.command()(serve.api)
+app.command()(serve.worker)
+app.command()(database.migrate)
+app.command()(database.doctor)
+app.add_typer(tenants.app, name="tenants")
+
+
+def main() -> None:
+    """The entry point of the `guthi` script; never returns."""
+    try:
+        sys.exit(app(standalone_mode=False))
+    except GuthiError as error:
+        _fail(str(error))
+    except TyperException as error:
+        _fail(f"{error.format_message().rstrip('.')}. Try 'guthi --help'.")
+    except httpx.TransportError as error:
+        _fail(f"the API cannot be reached at {_address(error)}: {error}")
+    except typer.Abort:
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    print(f"guthi: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _address(error: httpx.TransportError) -> str:
+    url = error.request.url
+    return f"{url.scheme}://{url.netloc.decode()}"
+
+
+if __name__ == "__main__":
+    main()

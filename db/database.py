@@ -1,0 +1,123 @@
+"""The pool and the only two ways into PostgreSQL: a tenant's transaction, and a plain connection.
+
+Every transaction of a tenant opens with one message: `BEGIN`, the tenant, and how long the server
+waits for a client that fell silent inside it. The last is what frees a frozen worker's row locks.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from core.errors import UnavailableError
+from core.settings import Settings
+
+Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+AfterCommit = Callable[[], Awaitable[object]]
+
+
+class Transaction:
+    """An open transaction of one tenant. `after_commit` is for what must only follow a commit."""
+
+    def __init__(self, connection: Connection, tenant_id: UUID) -> None:
+        self.connection = connection
+        self.tenant_id = tenant_id
+        self._after_commit: list[AfterCommit] = []
+
+    def after_commit(self, act: AfterCommit) -> None:
+        self._after_commit.append(act)
+
+
+class Database:
+    """A pool of the app's role. Open it with `Database.connect`."""
+
+    def __init__(self, pool: asyncpg.Pool, settings: Settings) -> None:
+        self._pool = pool
+        self._wait = settings.database_pool_wait_seconds
+        self._silence_ms = int(settings.lease_seconds * 1_000)
+
+    @classmethod
+    async def connect(cls, settings: Settings) -> "Database":
+        """Opens no connection yet, so that a process can start while PostgreSQL is away."""
+        settings.require("database_url")
+        pool = await asyncpg.create_pool(
+            settings.database_url,
+            min_size=0,
+            max_size=settings.database_pool_size,
+            statement_cache_size=settings.statement_cache_size,
+            max_cached_statement_lifetime=0,
+            timeout=settings.database_pool_wait_seconds,
+            init=prepare_connection,
+            reset=_nothing_to_reset,
+        )
+        return cls(pool, settings)
+
+    async def close(self) -> None:
+        """Waits a moment for the connections in use, then cuts them."""
+        try:
+            await asyncio.wait_for(self._pool.close(), timeout=2)
+        except TimeoutError:
+            self._pool.terminate()
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection without a tenant, for the functions that cross tenants.
+
+        Raises `UnavailableError` when none is free in time, or PostgreSQL cannot be reached.
+        """
+        try:
+            connection = await self._pool.acquire(timeout=self._wait)
+        except TimeoutError:
+            raise UnavailableError("every database connection is busy: try again in a moment") from None
+        except (OSError, asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError) as error:
+            raise UnavailableError("the database cannot be reached: try again in a moment") from error
+        try:
+            yield connection
+        finally:
+            await self._pool.release(connection)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, tenant_id: UUID, *, durable: bool = True) -> AsyncIterator[Transaction]:
+        """One transaction of one tenant: committed at the end, rolled back by any exception.
+
+        `durable=False` answers before the commit is on disk: a crash of PostgreSQL may undo it, whole.
+        Raises as `connection`; what `after_commit` was given runs once the commit is certain.
+        """
+        async with self.connection() as connection:
+            tx = Transaction(connection, tenant_id)
+            try:
+                await connection.execute(self._begin(tenant_id, durable))
+                yield tx
+                await connection.execute("COMMIT")
+            except BaseException:
+                if not connection.is_closed() and connection.is_in_transaction():
+                    await connection.execute("ROLLBACK")
+                raise
+        for act in tx._after_commit:
+            await act()
+
+    def _begin(self, tenant_id: UUID, durable: bool) -> str:
+        begin = (
+            f"BEGIN; SELECT set_tenant('{tenant_id}'); "
+            f"SET LOCAL idle_in_transaction_session_timeout = {self._silence_ms}"
+        )
+        return begin if durable else begin + "; SET LOCAL synchronous_commit = off"
+
+
+async def prepare_connection(connection: Connection) -> None:
+    """Teach a connection jsonb: Python values in, Python values out."""
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", encoder=_to_jsonb, decoder=orjson.loads, format="text"
+    )
+
+
+def _to_jsonb(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+async def _nothing_to_reset(_: Connection) -> None:
+    """Only `SET LOCAL` and transaction-level locks are used: the usual reset is a round trip for nothing."""

@@ -1,0 +1,105 @@
+"""Every change of a job's state: what the engine does by itself, and what operators ask for.
+
+Each function runs in the caller's transaction and locks the job row first. Pause and cancel take the leases
+away in the same transaction: a batch that is running holds its shard's row, so they wait for that one, and
+when they have answered no further row appears. No flag is polled; the fencing that serves crashes serves here.
+"""
+
+from functools import partial
+from uuid import UUID
+
+from core.errors import InvalidStatusTransitionError, NotFoundError
+from core.telemetry import emit
+from db.database import Transaction
+from db.queries import sql
+from jobs.engine.engine import Engine, log_job, report_after_commit, start_jobs
+from jobs.engine.model import Job, JobState, check_transition
+
+
+async def lock_job(tx: Transaction, job_id: UUID) -> Job:
+    """The job, held until the transaction ends. Raises `NotFoundError`."""
+    row = await sql.lock_job(tx.connection, tenant_id=tx.tenant_id, job_id=job_id)
+    if row is None:
+        raise NotFoundError("job", job_id)
+    return Job.from_row(row)
+
+
+async def set_state(engine: Engine, tx: Transaction, job: Job, state: JobState, error: str | None = None) -> Job:
+    """Follow one arrow of the map, for a job that this transaction has locked.
+
+    Raises `InvalidStatusTransitionError`, and then nothing was changed.
+    """
+    check_transition(job.state, state)
+    row = await sql.set_job_state(
+        tx.connection, tenant_id=tx.tenant_id, job_id=job.job_id, from_state=job.state, state=state, error=error
+    )
+    level = "error" if state is JobState.FAILED else "info"
+    await log_job(tx, job, f"job_{state.lower()}", level=level, **({"error": error} if error else {}))
+    emit(f"job_{state.lower()}", job_id=job.job_id, kind=job.kind, error=error)
+    return Job.from_row(row)
+
+
+async def fail_job(engine: Engine, tx: Transaction, job: Job, reason: str) -> Job:
+    """Give a locked job up: the reason is stored, every lease is gone, the rows and the cursors stay."""
+    failed = await set_state(engine, tx, job, JobState.FAILED, reason)
+    await sql.revoke_leases(tx.connection, tenant_id=tx.tenant_id, job_id=job.job_id)
+    await engine.kind(job).on_failed(tx, failed, reason)
+    await report_after_commit(engine, tx, failed)
+    return failed
+
+
+async def complete_job(engine: Engine, tx: Transaction, job: Job) -> Job:
+    """All shards of a locked job are done: let its kind check and finish, start what follows."""
+    rows = [r async for r in sql.list_shards(tx.connection, tenant_id=tx.tenant_id, job_ids=[job.job_id])]
+    processed = sum(row["processed"] for row in rows)
+    follow_ups = await engine.kind(job).on_completed(tx, job, processed)
+    completed = await set_state(engine, tx, job, JobState.COMPLETED)
+    await start_jobs(engine, tx, follow_ups)
+    await report_after_commit(engine, tx, completed)
+    return completed
+
+
+async def pause_job(engine: Engine, tx: Transaction, job_id: UUID) -> Job:
+    job = await lock_job(tx, job_id)
+    paused = await set_state(engine, tx, job, JobState.PAUSED)
+    await sql.revoke_leases(tx.connection, tenant_id=tx.tenant_id, job_id=job_id)
+    await report_after_commit(engine, tx, paused)
+    return paused
+
+
+async def resume_job(engine: Engine, tx: Transaction, job_id: UUID) -> Job:
+    job = await lock_job(tx, job_id)
+    if job.state is not JobState.PAUSED:  # the map leads to Queued from Failed too, and that is a retry
+        raise InvalidStatusTransitionError("job", job.state, JobState.QUEUED)
+    return await _queue_again(engine, tx, job)
+
+
+async def retry_job(engine: Engine, tx: Transaction, job_id: UUID) -> Job:
+    """Take a failed job up from its cursors, every attempt forgiven."""
+    job = await lock_job(tx, job_id)
+    if job.state is not JobState.FAILED:
+        raise InvalidStatusTransitionError("job", job.state, JobState.QUEUED)
+    await sql.forgive_attempts(tx.connection, tenant_id=tx.tenant_id, job_id=job_id)
+    queued = await _queue_again(engine, tx, job)
+    await engine.kind(job).on_retried(tx, queued)
+    return queued
+
+
+async def cancel_job(engine: Engine, tx: Transaction, job_id: UUID) -> Job:
+    """Give a job up for good; its kind says what cleans up after it."""
+    job = await lock_job(tx, job_id)
+    if not engine.kind(job).can_cancel:
+        raise InvalidStatusTransitionError("job", job.state, JobState.CANCELLED)
+    cancelled = await set_state(engine, tx, job, JobState.CANCELLED)
+    await sql.revoke_leases(tx.connection, tenant_id=tx.tenant_id, job_id=job_id)
+    await start_jobs(engine, tx, await engine.kind(job).on_cancelled(tx, cancelled))
+    await report_after_commit(engine, tx, cancelled)
+    return cancelled
+
+
+async def _queue_again(engine: Engine, tx: Transaction, job: Job) -> Job:
+    queued = await set_state(engine, tx, job, JobState.QUEUED)
+    await report_after_commit(engine, tx, queued)
+    for _ in range(engine.settings.job_parallelism):
+        tx.after_commit(partial(engine.bell.ring, job.job_id, job.tenant_id, job.priority))
+    return queued

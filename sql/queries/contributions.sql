@@ -1,0 +1,83 @@
+-- name: count_owing$
+-- Members who owe: in the tier at as_of, without the deceased.
+SELECT count(*) FROM tier_memberships
+WHERE tenant_id = :tenant_id AND tier_id = :tier_id
+  AND valid_from <= :as_of AND (valid_to IS NULL OR valid_to > :as_of)
+  AND member_id <> :deceased_member_id;
+
+-- name: count_owing_up_to$
+-- The same, but no further than :most: what `auto` decides by.
+SELECT count(*) FROM (
+    SELECT FROM tier_memberships
+    WHERE tenant_id = :tenant_id AND tier_id = :tier_id
+      AND valid_from <= :as_of AND (valid_to IS NULL OR valid_to > :as_of)
+      AND member_id <> :deceased_member_id
+    LIMIT :most
+) AS probe;
+
+-- name: last_owing$
+SELECT member_id FROM tier_memberships
+WHERE tenant_id = :tenant_id AND tier_id = :tier_id
+  AND valid_from <= :as_of AND (valid_to IS NULL OR valid_to > :as_of)
+  AND member_id <> :deceased_member_id
+ORDER BY member_id DESC
+LIMIT 1;
+
+-- name: find_owing$
+-- The member :skip + 1 places after :cursor: an index-only hop. The bounds are parameters, never joined
+-- in: that would cost the plan a hundred milliseconds a batch.
+SELECT member_id FROM tier_memberships
+WHERE tenant_id = :tenant_id AND tier_id = :tier_id
+  AND member_id > coalesce(:cursor::uuid, '00000000-0000-0000-0000-000000000000')
+  AND member_id <= coalesce(:upper::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+  AND valid_from <= :as_of AND (valid_to IS NULL OR valid_to > :as_of)
+  AND member_id <> :deceased_member_id
+ORDER BY member_id
+OFFSET :skip LIMIT 1;
+
+-- name: insert_contributions!
+-- One row for each member of the range who owes. The primary key is no help here but the guard that shouts.
+INSERT INTO contributions (tenant_id, cycle_id, member_id, contribution_amount, due_date)
+SELECT tenant_id, :cycle_id, member_id, :contribution_amount, :due_date
+FROM tier_memberships
+WHERE tenant_id = :tenant_id AND tier_id = :tier_id
+  AND member_id > coalesce(:cursor::uuid, '00000000-0000-0000-0000-000000000000') AND member_id <= :bound::uuid
+  AND valid_from <= :as_of AND (valid_to IS NULL OR valid_to > :as_of)
+  AND member_id <> :deceased_member_id;
+
+-- name: count_contributions$
+SELECT count(*) FROM contributions WHERE tenant_id = :tenant_id AND cycle_id = :cycle_id;
+
+-- name: last_contribution$
+SELECT member_id FROM contributions WHERE tenant_id = :tenant_id AND cycle_id = :cycle_id
+ORDER BY member_id DESC LIMIT 1;
+
+-- name: find_contribution$
+SELECT member_id FROM contributions
+WHERE tenant_id = :tenant_id AND cycle_id = :cycle_id
+  AND member_id > coalesce(:cursor::uuid, '00000000-0000-0000-0000-000000000000')
+  AND member_id <= coalesce(:upper::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+ORDER BY member_id
+OFFSET :skip LIMIT 1;
+
+-- name: delete_contributions!
+-- What a cancelled cycle leaves behind.
+DELETE FROM contributions
+WHERE tenant_id = :tenant_id AND cycle_id = :cycle_id
+  AND member_id > coalesce(:cursor::uuid, '00000000-0000-0000-0000-000000000000') AND member_id <= :bound::uuid;
+
+-- name: list_contributions
+-- In the order of the key; none while the cycle is not whole: rows half made are nobody's business.
+SELECT b.contribution_id, b.member_id, m.member_number, b.contribution_amount, b.contribution_status, b.due_date
+FROM contributions AS b
+JOIN members AS m ON m.tenant_id = b.tenant_id AND m.member_id = b.member_id
+WHERE b.tenant_id = :tenant_id AND b.cycle_id = :cycle_id
+  AND b.member_id > coalesce(:after::uuid, '00000000-0000-0000-0000-000000000000')
+ORDER BY b.member_id
+LIMIT :limit;
+
+-- name: get_contribution^
+SELECT b.contribution_id, b.member_id, m.member_number, b.contribution_amount, b.contribution_status, b.due_date
+FROM contributions AS b
+JOIN members AS m ON m.tenant_id = b.tenant_id AND m.member_id = b.member_id
+WHERE b.tenant_id = :tenant_id AND b.cycle_id = :cycle_id AND b.member_id = :member_id;

@@ -1,0 +1,13 @@
+-- name: insert_tier^
+INSERT INTO tiers (tenant_id, code, name, contribution_amount, benefit_amount)
+VALUES (:tenant_id, :code, :name, :contribution_amount, :benefit_amount)
+RETURNING *;
+
+-- name: get_tier^
+SELECT * FROM tiers WHERE tenant_id = :tenant_id AND tier_id = :tier_id;
+
+-- name: list_tiers
+SELECT * FROM tiers
+WHERE tenant_id = :tenant_id AND (:after::uuid IS NULL OR tier_id > :after)
+ORDER BY tier_id
+LIMIT :limit;

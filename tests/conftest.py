@@ -1,0 +1,130 @@
+"""Fixtures: one real PostgreSQL and one real Valkey a session, a fresh database and queue a test."""
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from api.app import create_app
+from core.settings import Settings
+from db.database import Database
+from db.embedded import EmbeddedPostgres, EmbeddedValkey
+from db.migrate import migrate
+from jobs.engine.bell import connect_redis
+from jobs.engine.engine import Engine
+from jobs.kinds import build_engine
+from tests.support import Society, Worker, make_society
+
+
+@dataclass(frozen=True)
+class Servers:
+    postgres: EmbeddedPostgres
+    valkey: EmbeddedValkey
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """Shared by all tests: a test that stops or freezes a server must bring its own, see `own_servers`."""
+    with _running_servers() as running:
+        yield running
+
+
+@pytest.fixture
+def own_servers() -> Iterator[Servers]:
+    """Servers that this test may stop, kill and start again."""
+    with _running_servers() as running:
+        yield running
+
+
+class _running_servers:
+    def __enter__(self) -> Servers:
+        self._dir = Path(tempfile.mkdtemp(prefix="gt", dir="/tmp"))
+        self._servers = Servers(EmbeddedPostgres(self._dir / "p"), EmbeddedValkey(self._dir / "v"))
+        self._servers.postgres.start()
+        self._servers.valkey.start()
+        migrate(self._servers.postgres.admin_url)
+        return self._servers
+
+    def __exit__(self, *_: object) -> None:
+        self._servers.valkey.stop()
+        self._servers.postgres.stop(mode="immediate")
+        shutil.rmtree(self._dir)
+
+
+@pytest.fixture
+async def settings(servers: Servers) -> AsyncIterator[Settings]:
+    """A database of this test's own, copied from the migrated one, and a queue of its own."""
+    name = f"t{uuid4().hex[:12]}"
+    server = await asyncpg.connect(servers.postgres.superuser_url)
+    await server.execute(f"CREATE DATABASE {name} TEMPLATE guthi OWNER guthi_owner")
+    yield Settings(
+        _env_file=None,
+        database_url=servers.postgres.app_url.replace("/guthi?", f"/{name}?"),
+        admin_database_url=servers.postgres.admin_url.replace("/guthi?", f"/{name}?"),
+        redis_url=servers.valkey.url,
+        queue_name=f"queue:{name}",
+    )
+    await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await server.close()
+
+
+@pytest.fixture
+async def owner(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
+    """A connection that sees every tenant."""
+    connection = await asyncpg.connect(settings.admin_database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def engine(settings: Settings) -> AsyncIterator[Engine]:
+    database, redis = await Database.connect(settings), connect_redis(settings)
+    engine = build_engine(settings, database, redis)
+    yield engine
+    await engine.progress.close()
+    await redis.aclose(close_connection_pool=True)
+    await database.close()
+
+
+@pytest.fixture
+async def society(owner: asyncpg.Connection) -> Society:
+    """A tenant with tier A: 100 active members and one deceased, two agents."""
+    return await make_society(owner, members=100)
+
+
+@pytest.fixture
+async def app(settings: Settings) -> AsyncIterator[FastAPI]:
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture
+async def client(app: FastAPI, society: Society) -> AsyncIterator[httpx.AsyncClient]:
+    """Speaks to the API in this process, as the society's admin."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://api", headers={"Authorization": f"Bearer {society.api_key}"}
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+def start_worker(settings: Settings) -> Iterator[Callable[..., Worker]]:
+    """`start_worker(GUTHI_LEASE_SECONDS=1)`: a real worker process, killed at the end of the test if need be."""
+    workers: list[Worker] = []
+
+    def start(**environment: object) -> Worker:
+        workers.append(Worker(settings, environment))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.kill()

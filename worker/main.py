@@ -1,0 +1,100 @@
+"""The worker process: arq's runtime around the engine. It assembles; it decides nothing.
+
+arq's traps and what covers each: retries are the engine's, so nothing here raises `Retry` and `max_tries` is
+only high; results are not kept, as a kept one would refuse its id; JSON, never pickle; the timeout is a slice
+with a margin, as the in-progress key of a killed worker lives that long; the read limit exceeds the fleet's
+concurrency, as running jobs stay in the queue; nothing in `on_job_start` can raise.
+"""
+
+import asyncio
+import contextlib
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import uvloop
+from arq.connections import RedisSettings, create_pool
+from arq.worker import Function, func
+from prometheus_client import start_http_server
+
+from core.logs import configure_logs
+from core.metrics import REGISTRY, collect_metrics
+from core.settings import Settings
+from core.telemetry import emit
+from db.database import Database
+from jobs.engine.bell import RING_FUNCTION, connect_redis, to_json
+from jobs.engine.engine import Engine
+from jobs.engine.runner import run_job
+from jobs.kinds import build_engine
+from worker.bell_worker import BellWorker
+from worker.cron import cron_jobs
+
+SLICE_MARGIN_SECONDS = 60
+READ_LIMIT = 1_000
+
+
+def run(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT; then end after the batches in hand and give every lease back."""
+    configure_logs(settings)
+    collect_metrics()
+    if settings.worker_metrics_port:
+        start_http_server(settings.worker_metrics_port, registry=REGISTRY)
+    uvloop.run(_work(settings))
+
+
+async def _work(settings: Settings) -> None:
+    database, redis = await Database.connect(settings), connect_redis(settings)
+    engine = build_engine(settings, database, redis)
+    worker = BellWorker(**worker_settings(engine, await _connect_queue(settings)))
+    emit("worker_started", concurrency=settings.worker_concurrency)
+    try:
+        with contextlib.suppress(asyncio.CancelledError):  # how arq's main loop ends after a signal
+            await worker.async_run()
+    finally:
+        await worker.close()
+        await engine.progress.close()
+        await redis.aclose(close_connection_pool=True)
+        await database.close()
+        emit("worker_stopped")
+
+
+def worker_settings(engine: Engine, queue: Any) -> dict[str, Any]:
+    """Everything arq is told. As keywords and not as its settings class, which swallows typos."""
+    settings = engine.settings
+    return {
+        "stopping": engine.stopping,
+        "functions": [_ring_function(engine)],
+        "cron_jobs": cron_jobs(engine),
+        "redis_pool": queue,
+        "queue_name": settings.queue_name,
+        "max_jobs": settings.worker_concurrency,
+        "job_timeout": settings.slice_seconds + SLICE_MARGIN_SECONDS,
+        "job_completion_wait": settings.stop_seconds,
+        "keep_result": 0,
+        "max_tries": 1_000_000,
+        "queue_read_limit": READ_LIMIT,
+        "job_serializer": queue.job_serializer,
+        "job_deserializer": queue.job_deserializer,
+        "log_results": False,
+        "timezone": UTC,
+    }
+
+
+def _ring_function(engine: Engine) -> Function:
+    async def run_ring(ctx: dict[str, Any], tenant_id: str, job_id: str) -> None:
+        waited = datetime.now(UTC) - ctx["enqueue_time"]
+        emit("job_picked_up", seconds=max(0.0, waited.total_seconds()))
+        await run_job(engine, UUID(tenant_id), UUID(job_id))
+
+    return func(run_ring, name=RING_FUNCTION)
+
+
+async def _connect_queue(settings: Settings) -> Any:
+    """arq's own client. A command that hangs is given up after a while, so that the main loop never does."""
+    import orjson
+
+    wanted = RedisSettings.from_dsn(settings.redis_url)
+    wanted.conn_retries = 10**6
+    return await create_pool(
+        wanted, job_serializer=to_json, job_deserializer=orjson.loads, default_queue_name=settings.queue_name
+    )
