@@ -33,7 +33,7 @@ async def list_agents(engine: CurrentEngine, caller: Reader, query: Annotated[Pa
         rows = [
             row
             async for row in sql.list_agents(
-                tx.connection, tenant_id=tx.tenant_id, after=query.after, limit=query.limit + 1
+                tx.connection, tenant_id=tx.tenant_id, after=query.above, limit=query.limit + 1
             )
         ]
     return page_of(Agent, rows, query.limit, "agent_id")

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from api import agents, cycles, health, jobs, members, tiers
 from api.limits import BodyLimit
@@ -51,10 +52,12 @@ def create_app(settings: Settings) -> FastAPI:
         description="Contribution cycles of mutual-aid societies. Every error is an RFC 9457 problem with a `code`.",
         lifespan=lifespan,
         responses=PROBLEM_RESPONSES,
+        redirect_slashes=False,  # a redirect would name a host that the client made up
     )
-    for module in (cycles, jobs, members, tiers, agents, health):
-        app.include_router(module.router)
-    install_problem_handlers(app)
+    routers = [module.router for module in (cycles, jobs, members, tiers, agents, health)]
+    for router in routers:
+        app.include_router(router)
+    install_problem_handlers(app, [r for router in routers for r in router.routes if isinstance(r, APIRoute)])
     app.add_middleware(BodyLimit, settings=settings)
     _document_problems(app)
     return app

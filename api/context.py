@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from core.errors import UnauthorizedError
+from core.errors import InvalidInputError, UnauthorizedError
 from domain.api_keys import Caller, authenticate
 from jobs.engine.engine import Engine
 
@@ -21,11 +21,17 @@ CurrentEngine = Annotated[Engine, Depends(_engine)]
 
 
 async def _caller(
-    engine: CurrentEngine, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    request: Request,
+    engine: CurrentEngine,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Caller:
     if credentials is None:
         raise UnauthorizedError("send a key as 'Authorization: Bearer guthi_<keyid>_<secret>'")
-    return await authenticate(engine.database, credentials.credentials)
+    caller = await authenticate(engine.database, credentials.credentials)
+    # Calls that take parameters refuse unknown ones by their model; those without must do so, too.
+    if request.scope["query_string"] and not request.scope["route"].dependant.query_params:
+        raise InvalidInputError("this call takes no query parameters: leave out the ? and what follows it")
+    return caller
 
 
 async def _writer(caller: Annotated[Caller, Depends(_caller)]) -> Caller:

@@ -10,7 +10,7 @@ from sse_starlette.sse import EventSourceResponse
 
 from api.answers import Contribution, CreationProgress, Cycle, Page, answer, page_of, paged
 from api.context import CurrentEngine, Reader, Writer
-from api.fields import CycleStatus, In, Money, PageQuery
+from api.fields import WHOLE, CycleStatus, In, Money, PageQuery
 from api.idempotency import PARAMETER, IdempotencyKey, once
 from api.progress import ProgressFeed, read_progress
 from core.errors import NotFoundError
@@ -31,9 +31,9 @@ class StartCycle(In):
     """Null: what the tier says."""
     benefit_amount: Money | None = None
     """Null: what the tier says."""
-    duration_days: Annotated[int, Field(ge=1, le=3_650, strict=True)] = 15
+    duration_days: Annotated[int, Field(ge=1, le=3_650, strict=True), WHOLE] = 15
     strategy: Strategy = "auto"
-    priority: Annotated[int, Field(ge=0, le=3_600, strict=True)] = 0
+    priority: Annotated[int, Field(ge=0, le=3_600, strict=True), WHOLE] = 0
     """Head start in the queue, in seconds."""
 
 
@@ -41,7 +41,13 @@ class CyclesQuery(PageQuery):
     status: CycleStatus | None = None
 
 
-@router.post("", status_code=202, response_model=Cycle, openapi_extra=PARAMETER)
+@router.post(
+    "",
+    status_code=202,
+    response_model=Cycle,
+    responses={201: {"model": Cycle, "description": "The cycle was small: it is `Active` already"}},
+    openapi_extra=PARAMETER,
+)
 async def start(
     request: Request, engine: CurrentEngine, caller: Writer, key: IdempotencyKey, body: StartCycle
 ) -> Response:
@@ -75,7 +81,7 @@ async def list_cycles(engine: CurrentEngine, caller: Reader, query: Annotated[Cy
         rows = [
             row
             async for row in sql.list_cycles(
-                tx.connection, tenant_id=tx.tenant_id, status=query.status, after=query.after, limit=query.limit + 1
+                tx.connection, tenant_id=tx.tenant_id, status=query.status, before=query.below, limit=query.limit + 1
             )
         ]
     return paged([Cycle.from_row(row) for row in rows[: query.limit]], rows, query.limit, "cycle_id")
@@ -87,14 +93,18 @@ async def show(engine: CurrentEngine, caller: Reader, cycle_id: UUID) -> Respons
         return answer(await _load(tx, cycle_id))
 
 
-@router.get("/{cycle_id}/creation-progress", response_model=CreationProgress)
+@router.get(
+    "/{cycle_id}/creation-progress",
+    response_model=CreationProgress,
+    responses={304: {"description": "Nothing has changed since the answer with this `ETag`"}},
+)
 async def creation_progress(
     engine: CurrentEngine, caller: Reader, cycle_id: UUID, if_none_match: Annotated[str | None, Header()] = None
 ) -> Response:
     """From Redis, or from PostgreSQL when Redis has nothing. 304 while the last answer's `ETag` still holds."""
     shown = answer(await read_progress(engine, caller.tenant_id, cycle_id))
     etag = f'"{hashlib.md5(shown.body, usedforsecurity=False).hexdigest()}"'
-    if if_none_match and etag in if_none_match:
+    if if_none_match and (etag in if_none_match or if_none_match.strip() == "*"):
         return Response(status_code=304, headers={"ETag": etag})
     shown.headers["ETag"] = etag
     return shown
@@ -135,7 +145,7 @@ async def list_contributions(
                     tx.connection,
                     tenant_id=tx.tenant_id,
                     cycle_id=cycle_id,
-                    after=query.after,
+                    after=query.above,
                     limit=query.limit + 1,
                 )
             ]

@@ -32,7 +32,17 @@ class Out(BaseModel):
         return cls(**{name: row[name] for name in cls.model_fields})
 
 
+def _to_whole(value: object) -> object:
+    """JSON knows one kind of number: 15.0 is the integer 15. Neither "15" nor true is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_to_whole)
+"""For a strict integer in a body."""
+
+
 def _to_money(value: object) -> Decimal:
+    value = _to_whole(value)
     if isinstance(value, bool) or not isinstance(value, int | str) or not re.fullmatch(_MONEY, str(value)):
         raise ValueError(f'must be a decimal string such as "100.00": more than 0, at most {MOST_MONEY}, two places')
     return Decimal(value)
@@ -89,3 +99,13 @@ class PageQuery(In):
 
     limit: Annotated[int, Field(ge=1, le=1_000)] = 50
     after: Cursor | None = None
+
+    @property
+    def above(self) -> UUID:
+        """Where an ascending page begins. Never NULL: `x IS NULL OR key > x` would cost the index its bound."""
+        return self.after or UUID(int=0)
+
+    @property
+    def below(self) -> UUID:
+        """Where a descending page begins."""
+        return self.after or UUID(int=2**128 - 1)

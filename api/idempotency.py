@@ -46,7 +46,8 @@ async def once(
     act: Callable[[Transaction], Awaitable[StoredAnswer]],
 ) -> Response:
     """Run `act` in one transaction with its stored answer, or replay the answer it gave before."""
-    asked = hashlib.sha256(f"{request.method} {request.url.path}?{request.url.query} ".encode() + content_sha256)
+    asked = hashlib.sha256(f"{request.method} {request.scope['path']}?".encode("utf-8", "surrogateescape"))
+    asked.update(request.scope["query_string"] + b" " + content_sha256)
     async with database.transaction(caller.tenant_id) as tx:
         stored = await claim_key(tx, key, asked.digest())
         if stored is not None:

@@ -35,7 +35,7 @@ async def list_jobs(engine: CurrentEngine, caller: Reader, query: Annotated[Jobs
                 tenant_id=tx.tenant_id,
                 kind=query.kind,
                 state=query.state,
-                after=query.after,
+                before=query.below,
                 limit=query.limit + 1,
             )
         ]

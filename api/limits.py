@@ -22,7 +22,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         most = self._settings.max_import_bytes if scope["path"] == IMPORT_PATH else self._settings.max_body_bytes
-        too_large = f"the body is larger than {most} bytes"
+        too_large = f"the body is larger than {most} bytes: send less at once"
         told = dict(scope["headers"]).get(b"content-length", b"")
         if told.isdigit() and int(told) > most:
             await problem_response(413, BodyTooLargeError.code, too_large)(scope, receive, send)

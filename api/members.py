@@ -6,11 +6,12 @@ from typing import IO, Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import Field
+from pydantic import ConfigDict, Field
+from starlette.exceptions import HTTPException
 
 from api.answers import BatchJob, Member, Page, answer, page_of
 from api.context import CurrentEngine, Reader, Writer
-from api.fields import Code, Email, Gender, In, MemberStatus, PageQuery, Phone, Search, Text
+from api.fields import WHOLE, Code, Email, Gender, In, MemberStatus, PageQuery, Phone, Search, Text
 from api.idempotency import PARAMETER, IdempotencyKey, once
 from api.jobs import router as jobs_router
 from api.jobs import with_shards
@@ -38,7 +39,9 @@ class MembersQuery(PageQuery):
 class ChangeMember(In):
     """Only what is named is changed; `agentId`, `phone` and `email` may be null."""
 
-    version: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
+    model_config = ConfigDict(json_schema_extra={"minProperties": 2})
+
+    version: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True), WHOLE]
     full_name: Text = Field(default=UNSET)
     gender: Gender = Field(default=UNSET)
     status: MemberStatus = Field(default=UNSET)
@@ -64,31 +67,11 @@ async def list_members(engine: CurrentEngine, caller: Reader, query: Annotated[M
                 search=query.search,
                 status=query.status,
                 tier=query.tier,
-                after=query.after,
+                after=query.above,
                 limit=query.limit + 1,
             )
         ]
     return page_of(Member, rows, query.limit, "member_id")
-
-
-@router.get("/{member_id}", response_model=Member)
-async def show(engine: CurrentEngine, caller: Reader, member_id: UUID) -> Response:
-    async with engine.database.transaction(caller.tenant_id) as tx:
-        row = await sql.get_member(tx.connection, tenant_id=tx.tenant_id, member_id=member_id)
-    if row is None:
-        raise NotFoundError("member", member_id)
-    return _shown(row)
-
-
-@router.patch("/{member_id}", response_model=Member)
-async def change(engine: CurrentEngine, caller: Writer, member_id: UUID, body: ChangeMember) -> Response:
-    """With the `version` that was read; 409 `CONCURRENT_MODIFICATION` when it is not the present one."""
-    changes = body.model_dump(include=body.model_fields_set - {"version"})
-    if not changes:
-        raise InvalidInputError("name at least one field to change")
-    async with engine.database.transaction(caller.tenant_id) as tx:
-        row = await update_member(tx, member_id, body.version, changes)
-    return _shown(row)
 
 
 @router.post(
@@ -113,6 +96,8 @@ async def import_csv(
     member_number; full_name and tier are required. A file that cannot be read at all is 422 and stages nothing.
     With `dryRun` every row is checked and reported, and no member is made.
     """
+    if request.headers.get("content-type", "").split(";")[0].strip().lower() != "text/csv":
+        raise HTTPException(415, "send the file as it is, with Content-Type: text/csv")
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as file:
         content = await _receive(request, file)
 
@@ -122,6 +107,32 @@ async def import_csv(
             return StoredAnswer(202, f"{jobs_router.prefix}/{job.job_id}", shown.model_dump_json(by_alias=True))
 
         return await once(engine.database, caller, key, request, content, act)
+
+
+@router.api_route("/import", methods=["GET", "PATCH"], include_in_schema=False)
+async def import_is_posted() -> None:
+    """Or "import" would be taken for a member's id."""
+    raise HTTPException(405)
+
+
+@router.get("/{member_id}", response_model=Member)
+async def show(engine: CurrentEngine, caller: Reader, member_id: UUID) -> Response:
+    async with engine.database.transaction(caller.tenant_id) as tx:
+        row = await sql.get_member(tx.connection, tenant_id=tx.tenant_id, member_id=member_id)
+    if row is None:
+        raise NotFoundError("member", member_id)
+    return _shown(row)
+
+
+@router.patch("/{member_id}", response_model=Member)
+async def change(engine: CurrentEngine, caller: Writer, member_id: UUID, body: ChangeMember) -> Response:
+    """With the `version` that was read; 409 `CONCURRENT_MODIFICATION` when it is not the present one."""
+    changes = body.model_dump(include=body.model_fields_set - {"version"})
+    if not changes:
+        raise InvalidInputError("name at least one field to change beside the version")
+    async with engine.database.transaction(caller.tenant_id) as tx:
+        row = await update_member(tx, member_id, body.version, changes)
+    return _shown(row)
 
 
 async def _receive(request: Request, file: IO[bytes]) -> bytes:

@@ -58,6 +58,25 @@ async def _read_rows(engine: Engine, tenant_id: UUID, cycle_id: UUID) -> Progres
     return progress
 
 
+class _Newest:
+    """What a watcher is given next: a slow client gets the newest, not a backlog."""
+
+    def __init__(self) -> None:
+        self._value: CreationProgress | None = None
+        self._arrived = asyncio.Event()
+
+    def put(self, value: CreationProgress) -> None:
+        self._value = value
+        self._arrived.set()
+
+    async def get(self) -> CreationProgress:
+        """Waits for one that was not taken yet."""
+        await self._arrived.wait()
+        self._arrived.clear()
+        assert self._value is not None
+        return self._value
+
+
 class ProgressFeed:
     """One subscription to Redis for all watchers of this process, and one read a change for each cycle.
 
@@ -67,7 +86,7 @@ class ProgressFeed:
     def __init__(self, engine: Engine, redis: ArqRedis) -> None:
         self._engine = engine
         self._redis = redis
-        self._watchers: defaultdict[tuple[UUID, UUID], set[asyncio.Queue[CreationProgress]]] = defaultdict(set)
+        self._watchers: defaultdict[tuple[UUID, UUID], set[_Newest]] = defaultdict(set)
         self._readers: dict[tuple[UUID, UUID], asyncio.Task[None]] = {}
         self._changed: dict[str, asyncio.Event] = {}
         self._listener: asyncio.Task[None] | None = None
@@ -78,20 +97,19 @@ class ProgressFeed:
         if first.status != "Initializing":
             return
         watched = (tenant_id, cycle_id)
-        queue: asyncio.Queue[CreationProgress] = asyncio.Queue()
-        self._watchers[watched].add(queue)
+        newest = _Newest()
+        self._watchers[watched].add(newest)
         self._ensure_reader(watched)
         shown = first
         try:
             while shown.status == "Initializing":
-                newest = await queue.get()
-                while not queue.empty():  # a slow client is given the newest, not a backlog
-                    newest = queue.get_nowait()
-                if newest != shown:
-                    yield newest
-                shown = newest
+                await asyncio.sleep(SHORTEST_GAP_SECONDS)
+                progress = await newest.get()
+                if progress != shown:
+                    yield progress
+                shown = progress
         finally:
-            self._watchers[watched].discard(queue)
+            self._watchers[watched].discard(newest)
 
     async def close(self) -> None:
         tasks = [*self._readers.values(), *([self._listener] if self._listener else [])]
@@ -116,8 +134,8 @@ class ProgressFeed:
                 except Exception as error:  # PostgreSQL and Redis both away: the watchers wait for either
                     emit("loop_failed", loop="progress_feed", error=repr(error))
                 else:
-                    for queue in self._watchers[watched]:
-                        queue.put_nowait(progress)
+                    for newest in self._watchers[watched]:
+                        newest.put(progress)
                 await asyncio.sleep(SHORTEST_GAP_SECONDS)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), FALLBACK_SECONDS - SHORTEST_GAP_SECONDS)

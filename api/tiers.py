@@ -34,7 +34,7 @@ async def list_tiers(engine: CurrentEngine, caller: Reader, query: Annotated[Pag
         rows = [
             row
             async for row in sql.list_tiers(
-                tx.connection, tenant_id=tx.tenant_id, after=query.after, limit=query.limit + 1
+                tx.connection, tenant_id=tx.tenant_id, after=query.above, limit=query.limit + 1
             )
         ]
     return page_of(Tier, rows, query.limit, "tier_id")

@@ -13,6 +13,7 @@ from cli.output import print_json
 from core.errors import UnavailableError
 from core.settings import load_settings
 from db.migrate import migrate as run_migrations
+from jobs.invariants import Broken, broken_invariants
 
 
 @asynccontextmanager
@@ -51,8 +52,6 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON li
         raise typer.Exit(1)
 
 
-async def _broken() -> "list[Broken]":
-    from jobs.invariants import broken_invariants
-
+async def _broken() -> list[Broken]:
     async with owner_connection() as connection:
         return await broken_invariants(connection)

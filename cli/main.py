@@ -10,7 +10,7 @@ import httpx
 import typer
 from typer.exceptions import TyperException
 
-from cli import database, dev, serve, tenants
+from cli import cycles, database, dev, jobs, maintenance, members, serve, tenants
 from core.errors import GuthiError
 
 app = typer.Typer(
@@ -26,6 +26,10 @@ app.command()(serve.worker)
 app.command()(database.migrate)
 app.command()(database.doctor)
 app.add_typer(tenants.app, name="tenants")
+app.add_typer(members.app, name="members")
+app.add_typer(cycles.app, name="cycles")
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(maintenance.app, name="maintenance")
 
 
 def main() -> None:

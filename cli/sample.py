@@ -120,7 +120,7 @@ def _run_first_cycle(api: ApiClient, stopped: threading.Event) -> None:
     def read() -> Reading:
         now: dict[str, Any] = api.get(f"/api/contribution-cycles/{cycle['cycleId']}/creation-progress")
         progress = now["progress"]
-        return Reading(now["status"], progress["processed"], progress["total"], now["status"] in CYCLE_ENDS)
+        return Reading(now["status"], progress["processed"], progress["total"] or None, now["status"] in CYCLE_ENDS)
 
     last = follow("contributions", read, stopped)
     if last.ended and last.state != "Active":

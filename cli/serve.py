@@ -17,11 +17,11 @@ def api(
     """Serve the HTTP API; run as many as you like."""
     import uvicorn
 
-    from api.app import create_app
+    from api.app import app_from_environment
 
     # No log configuration of its own: the application sends uvicorn's lines where it sends all others.
     uvicorn.run(
-        create_app(load_settings()),
+        app_from_environment(),
         host=host,
         port=port,
         loop="uvloop",

@@ -74,7 +74,10 @@ class NotFoundError(GuthiError):
     status = 404
 
     def __init__(self, thing: str, thing_id: UUID | str) -> None:
-        super().__init__(f"no {thing.replace('_', ' ')} has the id {thing_id}", **{f"{thing}_id": str(thing_id)})
+        super().__init__(
+            f"no {thing.replace('_', ' ')} has the id {thing_id}: check the id, or list what there is",
+            **{f"{thing}_id": str(thing_id)},
+        )
         self.code = f"{thing.upper()}_NOT_FOUND"  # type: ignore[misc]  # the one error whose code has a part of its own
 
 

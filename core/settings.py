@@ -4,7 +4,7 @@ from functools import cached_property
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.errors import SettingsError
@@ -29,6 +29,8 @@ class Settings(BaseSettings):
     """Where the operators' commands find the API."""
     api_key: str = ""
     """The key that the operators' commands send; `guthi_<keyid>_<secret>`."""
+    api_patience_seconds: Annotated[float, Field(ge=0, le=3_600)] = 15.0
+    """How long those commands ask again while the API is away, as when it is restarted. 0: not at all."""
 
     # --- connections of one process
     database_pool_size: Annotated[int, Field(ge=2, le=500)] = 10
@@ -89,6 +91,16 @@ class Settings(BaseSettings):
     faults: str = ""
     """Named fault points to trip, see `core.faults`. Empty everywhere but in tests."""
 
+    @field_validator("database_url", "admin_database_url")
+    @classmethod
+    def _is_postgres(cls, url: str) -> str:
+        return _check_url(url, "postgresql", "postgres") if url else url
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, url: str) -> str:
+        return _check_url(url, "redis", "rediss", "unix")
+
     @model_validator(mode="after")
     def _batches_fit_into_leases(self) -> Self:
         if self.batch_milliseconds > self.lease_seconds * 500:
@@ -114,6 +126,15 @@ def load_settings() -> Settings:
         return Settings()
     except ValueError as error:
         raise SettingsError(_explain(error)) from None
+
+
+def _check_url(url: str, *schemes: str) -> str:
+    """Raises `ValueError` for what no driver could read; it does not repeat the URL, which may hold a password."""
+    parts = urlsplit(url)
+    if parts.scheme not in schemes:
+        raise ValueError(f"must begin with {schemes[0]}://")
+    _ = parts.port  # raises for one that is no number
+    return url
 
 
 def _explain(error: ValueError) -> str:

@@ -19,6 +19,9 @@ from core.settings import Settings
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 AfterCommit = Callable[[], Awaitable[object]]
 
+LONGEST_TRANSACTION_SECONDS = 900
+"""Staging the largest import takes minutes; past this the client is taken for frozen, and its locks are freed."""
+
 
 class Transaction:
     """An open transaction of one tenant. `after_commit` is for what must only follow a commit."""
@@ -81,16 +84,26 @@ class Database:
             await self._pool.release(connection)
 
     @contextlib.asynccontextmanager
-    async def transaction(self, tenant_id: UUID, *, durable: bool = True) -> AsyncIterator[Transaction]:
+    async def transaction(
+        self,
+        tenant_id: UUID,
+        *,
+        durable: bool = True,
+        longest: float = LONGEST_TRANSACTION_SECONDS,
+        replan: bool = False,
+    ) -> AsyncIterator[Transaction]:
         """One transaction of one tenant: committed at the end, rolled back by any exception.
 
         `durable=False` answers before the commit is on disk: a crash of PostgreSQL may undo it, whole.
+        `longest` seconds after its begin the server ends it, with the session.
+        `replan=True` plans each statement anew: a plan cached while a table was small would read all of it once
+        it is large. It costs under a millisecond a statement, and as much for every foreign key that is checked.
         Raises as `connection`; what `after_commit` was given runs once the commit is certain.
         """
         async with self.connection() as connection:
             tx = Transaction(connection, tenant_id)
             try:
-                await connection.execute(self._begin(tenant_id, durable))
+                await connection.execute(self._begin(tenant_id, durable, longest, replan))
                 yield tx
                 await connection.execute("COMMIT")
             except BaseException:
@@ -100,11 +113,15 @@ class Database:
         for act in tx._after_commit:
             await act()
 
-    def _begin(self, tenant_id: UUID, durable: bool) -> str:
+    def _begin(self, tenant_id: UUID, durable: bool, longest: float, replan: bool) -> str:
+        """Two limits: a client that freezes between the messages of one statement does not count as idle."""
         begin = (
             f"BEGIN; SELECT set_tenant('{tenant_id}'); "
-            f"SET LOCAL idle_in_transaction_session_timeout = {self._silence_ms}"
+            f"SET LOCAL idle_in_transaction_session_timeout = {self._silence_ms}; "
+            f"SET LOCAL transaction_timeout = {int(longest * 1_000)}"
         )
+        if replan:
+            begin += "; SET LOCAL plan_cache_mode = force_custom_plan"
         return begin if durable else begin + "; SET LOCAL synchronous_commit = off"
 
 

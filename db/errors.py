@@ -7,7 +7,9 @@ import asyncpg
 from core.errors import DuplicateResourceError, GuthiError, InvalidInputError, UnavailableError
 from db.retriable import is_retriable
 
-_KEY = re.compile(r"Key \((?P<columns>.+?)\)=\((?P<values>.*)\)")
+# `"tiers_tenant_id_code_key"`. The message carries it always; the constraint's name may be missing behind Citus,
+# and the key itself is never told where row-level security binds.
+_CONSTRAINT = re.compile(r'"\w+?_tenant_id_(?P<columns>\w+?)_f?key\d*"')
 
 
 def translate(error: BaseException) -> GuthiError | None:
@@ -15,21 +17,20 @@ def translate(error: BaseException) -> GuthiError | None:
     if isinstance(error, GuthiError):
         return error
     if isinstance(error, asyncpg.UniqueViolationError):
-        field, value = _last_key(error)
-        return DuplicateResourceError(f"the {field} {value} is taken: choose another", field=field, value=value)
+        field = _field(error)
+        return DuplicateResourceError(f"another one has this {field} already: choose another", field=field)
     if isinstance(error, asyncpg.ForeignKeyViolationError):
-        field, value = _last_key(error)
-        return InvalidInputError(f"the {field} {value} does not exist", field=field, value=value)
+        field = _field(error)
+        return InvalidInputError(f"nothing has this {field}: check the id", field=field)
     if isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError):
         return InvalidInputError(f"the database refused a value: {error}")
     if is_retriable(error):
-        return UnavailableError("the database did not answer: nothing was changed, try again in a moment")
+        # Whether a commit that was cut had got through is not known: only the key makes asking again safe.
+        return UnavailableError("the database did not answer: ask again in a moment, with the same Idempotency-Key")
     return None
 
 
-def _last_key(error: asyncpg.PostgresError) -> tuple[str, str]:
-    """Column and value, without the tenant that leads every key."""
-    found = _KEY.search(getattr(error, "detail", None) or "")
-    if found is None:
-        return "value", ""
-    return found["columns"].split(", ")[-1], found["values"].split(", ")[-1]
+def _field(error: asyncpg.PostgresError) -> str:
+    """The column, without the tenant that leads every key."""
+    found = _CONSTRAINT.search(str(error))
+    return found["columns"] if found else "value"

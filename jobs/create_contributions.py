@@ -26,22 +26,20 @@ class CreateContributions(BatchKind):
 
     name = "create_contributions"
 
-    async def count(self, tx: Transaction, job: Job) -> int:
-        return int(await sql.count_owing(tx.connection, tenant_id=tx.tenant_id, **_owing(job)))
+    async def count(self, tx: Transaction, job: Job, cursor: str) -> int:
+        return int(await sql.count_owing(tx.connection, tenant_id=tx.tenant_id, cursor=cursor, **_owing(job)))
 
     async def last_key(self, tx: Transaction, job: Job) -> str | None:
         return _text(await sql.last_owing(tx.connection, tenant_id=tx.tenant_id, **_owing(job)))
 
-    async def find_bound(
-        self, tx: Transaction, job: Job, cursor: str | None, upper: str | None, rows: int
-    ) -> str | None:
+    async def find_bound(self, tx: Transaction, job: Job, cursor: str, upper: str, rows: int) -> str | None:
         return _text(
             await sql.find_owing(
                 tx.connection, tenant_id=tx.tenant_id, cursor=cursor, upper=upper, skip=rows - 1, **_owing(job)
             )
         )
 
-    async def run_batch(self, tx: Transaction, job: Job, cursor: str | None, bound: str) -> int:
+    async def run_batch(self, tx: Transaction, job: Job, cursor: str, bound: str) -> int:
         tag = await sql.insert_contributions(
             tx.connection,
             tenant_id=tx.tenant_id,
@@ -56,7 +54,9 @@ class CreateContributions(BatchKind):
 
     async def on_completed(self, tx: Transaction, job: Job, processed: int) -> Sequence[NewJob]:
         """The cycle turns `Active` with the number of rows that stand, if that is what was planned."""
-        standing: int = await sql.count_contributions(tx.connection, tenant_id=tx.tenant_id, cycle_id=job.subject_id)
+        standing: int = await sql.count_contributions(
+            tx.connection, tenant_id=tx.tenant_id, cycle_id=job.subject_id, cursor=self.lowest
+        )
         if not standing == processed == job.total:
             raise PlanMismatchError(f"{standing} rows stand, {processed} were counted, {job.total} were planned")
         await set_cycle_status(tx, job.subject_id, "Active", total_members=standing)

@@ -19,35 +19,40 @@ class ImportMembers(BatchKind):
     """Keys are the file's lines; the subject is the import. `processed` counts good and bad rows alike."""
 
     name = "import_members"
+    replan = False
+    lowest, highest = "0", str(2**62)
     one_shard = True  # its batches take numbers from the same counters, so they would only wait for each other
 
-    async def count(self, tx: Transaction, job: Job) -> int:
-        return int(await sql.count_import_rows(tx.connection, tenant_id=tx.tenant_id, import_id=job.subject_id))
+    async def count(self, tx: Transaction, job: Job, cursor: str) -> int:
+        return int(
+            await sql.count_import_rows(
+                tx.connection, tenant_id=tx.tenant_id, cursor=int(cursor), import_id=job.subject_id
+            )
+        )
 
     async def last_key(self, tx: Transaction, job: Job) -> str | None:
         last = await sql.last_import_row(tx.connection, tenant_id=tx.tenant_id, import_id=job.subject_id)
         return None if last is None else str(last)
 
-    async def find_bound(
-        self, tx: Transaction, job: Job, cursor: str | None, upper: str | None, rows: int
-    ) -> str | None:
+    async def find_bound(self, tx: Transaction, job: Job, cursor: str, upper: str, rows: int) -> str | None:
         bound = await sql.find_import_row(
             tx.connection,
             tenant_id=tx.tenant_id,
             import_id=job.subject_id,
-            cursor=int(cursor or 0),
-            upper=int(upper or 2**62),
+            cursor=int(cursor),
+            upper=int(upper),
             skip=rows - 1,
         )
         return None if bound is None else str(bound)
 
-    async def run_batch(self, tx: Transaction, job: Job, cursor: str | None, bound: str) -> int:
+    async def run_batch(self, tx: Transaction, job: Job, cursor: str, bound: str) -> int:
         rows = {
             "tenant_id": tx.tenant_id,
             "import_id": job.subject_id,
-            "cursor": int(cursor or 0),
+            "cursor": int(cursor),
             "bound": int(bound),
         }
+        await sql.avoid_sequential_scans(tx.connection)
         walked: int = await sql.count_import_range(tx.connection, **rows)
         await sql.lock_member_numbers(tx.connection, tenant_id=tx.tenant_id)
         await sql.reject_import_rows(tx.connection, job_id=job.job_id, **rows)

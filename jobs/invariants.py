@@ -57,7 +57,9 @@ async def _ahead_of_rows(connection: Connection, board: ProgressBoard, tenant_id
     broken = []
     newest = [
         Job.from_row(row)
-        async for row in sql.list_jobs(connection, tenant_id=tenant_id, kind=None, state=None, after=None, limit=1_000)
+        async for row in sql.list_jobs(
+            connection, tenant_id=tenant_id, kind=None, state=None, before=UUID(int=2**128 - 1), limit=1_000
+        )
     ]
     for job in newest:
         shown = await board.read(tenant_id, job.kind, job.subject_id)

@@ -10,20 +10,18 @@ class NotifyAgentsNewCycle(BatchKind):
 
     name = "notify_agents_new_cycle"
 
-    async def count(self, tx: Transaction, job: Job) -> int:
-        return int(await sql.count_agents(tx.connection, tenant_id=tx.tenant_id))
+    async def count(self, tx: Transaction, job: Job, cursor: str) -> int:
+        return int(await sql.count_agents(tx.connection, tenant_id=tx.tenant_id, cursor=cursor))
 
     async def last_key(self, tx: Transaction, job: Job) -> str | None:
         last = await sql.last_agent(tx.connection, tenant_id=tx.tenant_id)
         return None if last is None else str(last)
 
-    async def find_bound(
-        self, tx: Transaction, job: Job, cursor: str | None, upper: str | None, rows: int
-    ) -> str | None:
+    async def find_bound(self, tx: Transaction, job: Job, cursor: str, upper: str, rows: int) -> str | None:
         bound = await sql.find_agent(tx.connection, tenant_id=tx.tenant_id, cursor=cursor, upper=upper, skip=rows - 1)
         return None if bound is None else str(bound)
 
-    async def run_batch(self, tx: Transaction, job: Job, cursor: str | None, bound: str) -> int:
+    async def run_batch(self, tx: Transaction, job: Job, cursor: str, bound: str) -> int:
         walked: int = await sql.notify_agents(
             tx.connection, tenant_id=tx.tenant_id, cycle_id=job.subject_id, cursor=cursor, bound=bound
         )

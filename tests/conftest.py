@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -15,12 +15,12 @@ from fastapi import FastAPI
 from api.app import create_app
 from core.settings import Settings
 from db.database import Database
-from db.embedded import EmbeddedPostgres, EmbeddedValkey
+from db.embedded import EmbeddedPostgres, EmbeddedValkey, free_port
 from db.migrate import migrate
 from jobs.engine.bell import connect_redis
 from jobs.engine.engine import Engine
 from jobs.kinds import build_engine
-from tests.support import Society, Worker, make_society
+from tests.support import Api, Society, Worker, make_society
 
 
 @dataclass(frozen=True)
@@ -128,3 +128,17 @@ def start_worker(settings: Settings) -> Iterator[Callable[..., Worker]]:
     yield start
     for worker in workers:
         worker.kill()
+
+
+@pytest.fixture
+def start_api(settings: Settings) -> Iterator[Callable[..., Awaitable[Api]]]:
+    """`await start_api(GUTHI_INLINE_BELOW=0)`: a real API process that is ready, on a free port or on `port`."""
+    apis: list[Api] = []
+
+    async def start(port: int | None = None, **environment: object) -> Api:
+        apis.append(Api(settings, environment, port or free_port()))
+        return await apis[-1].ready()
+
+    yield start
+    for api in apis:
+        api.kill()

@@ -1,18 +1,20 @@
 """What tests share: societies made fast, worker processes, waiting for a fact instead of for time."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import asyncpg
+import httpx
 
 from core.settings import Settings
 from domain.tenants import create_tenant
@@ -102,16 +104,16 @@ async def assert_whole(owner: asyncpg.Connection, society: Society, cycle_id: UU
     assert await broken_invariants(owner) == []
 
 
-class Worker:
-    """A real `guthi worker` process. Its log is in `log`."""
+class Guthi:
+    """A real `guthi` process that runs until it is stopped. Its log is in `log`."""
 
-    def __init__(self, settings: Settings, environment: Mapping[str, object]) -> None:
+    def __init__(self, command: Sequence[str], settings: Settings, environment: Mapping[str, object]) -> None:
         given = {f"GUTHI_{name.upper()}": str(value) for name, value in settings.model_dump().items()}
         given |= {name: str(value) for name, value in environment.items()}
-        self.log = Path(tempfile.mkstemp(prefix="worker", suffix=".log")[1])
+        self.log = Path(tempfile.mkstemp(prefix=command[0], suffix=".log")[1])
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cli.main", "worker"],
+                [sys.executable, "-m", "cli.main", *command],
                 cwd=ROOT,
                 env={**os.environ, **given},
                 stdout=log,
@@ -134,3 +136,30 @@ class Worker:
         self.process.kill()
         self.process.wait()
         self.log.unlink(missing_ok=True)
+
+
+class Worker(Guthi):
+    """A real `guthi worker` process."""
+
+    def __init__(self, settings: Settings, environment: Mapping[str, object]) -> None:
+        super().__init__(["worker"], settings, environment)
+
+
+class Api(Guthi):
+    """A real `guthi api` process at `url`."""
+
+    def __init__(self, settings: Settings, environment: Mapping[str, object], port: int) -> None:
+        super().__init__(["api", "--port", str(port)], settings, environment)
+        self.port, self.url = port, f"http://127.0.0.1:{port}"
+
+    async def ready(self, seconds: float = 30) -> "Api":
+        async with httpx.AsyncClient(base_url=self.url) as client:
+
+            async def answers() -> bool:
+                assert self.process.poll() is None, self.log.read_text()
+                with contextlib.suppress(httpx.TransportError):
+                    return (await client.get("/readyz")).is_success
+                return False
+
+            await eventually(answers, seconds=seconds)
+        return self

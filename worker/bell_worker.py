@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Coroutine
 from signal import Signals
 from typing import Any
 
@@ -31,6 +32,7 @@ class BellWorker(Worker):
         self._stopping = stopping
         self._wake = asyncio.Event()
         self._listener: asyncio.Task[None] | None = None
+        self._slots_taken = 0
 
     async def _poll_iteration(self) -> None:
         if self._listener is None:
@@ -45,13 +47,18 @@ class BellWorker(Worker):
             await self._recount_slots()
             await asyncio.sleep(POLL_SECONDS)
 
+    def run_job(self, job_id: str, score: int) -> Coroutine[Any, Any, None]:
+        self._slots_taken += 1
+        return super().run_job(job_id, score)
+
     def _release_sem_dec_counter_on_complete(self) -> None:
+        self._slots_taken -= 1
         super()._release_sem_dec_counter_on_complete()
         self._wake.set()
 
     async def _recount_slots(self) -> None:
         """`start_jobs` takes a slot before it asks Redis, and gives it back only when Redis answers."""
-        self.job_counter = sum(not task.done() for task in self.tasks.values())
+        self.job_counter = self._slots_taken  # a task that is done may not have given its slot back yet
         self.sem = asyncio.BoundedSemaphore(self.max_jobs + 1)
         for _ in range(self.job_counter):
             await self.sem.acquire()

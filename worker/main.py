@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import uvloop
-from arq.connections import RedisSettings, create_pool
+from arq.connections import ArqRedis
 from arq.worker import Function, func
 from prometheus_client import start_http_server
 
@@ -22,7 +22,7 @@ from core.metrics import REGISTRY, collect_metrics
 from core.settings import Settings
 from core.telemetry import emit
 from db.database import Database
-from jobs.engine.bell import RING_FUNCTION, connect_redis, to_json
+from jobs.engine.bell import REDIS_FAULTS, RING_FUNCTION, connect_redis
 from jobs.engine.engine import Engine
 from jobs.engine.runner import run_job
 from jobs.kinds import build_engine
@@ -31,6 +31,7 @@ from worker.cron import cron_jobs
 
 SLICE_MARGIN_SECONDS = 60
 READ_LIMIT = 1_000
+RETRY_SECONDS = 1.0
 
 
 def run(settings: Settings) -> None:
@@ -45,27 +46,27 @@ def run(settings: Settings) -> None:
 async def _work(settings: Settings) -> None:
     database, redis = await Database.connect(settings), connect_redis(settings)
     engine = build_engine(settings, database, redis)
-    worker = BellWorker(**worker_settings(engine, await _connect_queue(settings)))
+    await _until_it_answers(redis)
+    worker = BellWorker(**worker_settings(engine, redis))
     emit("worker_started", concurrency=settings.worker_concurrency)
     try:
         with contextlib.suppress(asyncio.CancelledError):  # how arq's main loop ends after a signal
             await worker.async_run()
     finally:
-        await worker.close()
         await engine.progress.close()
-        await redis.aclose(close_connection_pool=True)
+        await worker.close()  # closes Redis as well
         await database.close()
         emit("worker_stopped")
 
 
-def worker_settings(engine: Engine, queue: Any) -> dict[str, Any]:
+def worker_settings(engine: Engine, redis: ArqRedis) -> dict[str, Any]:
     """Everything arq is told. As keywords and not as its settings class, which swallows typos."""
     settings = engine.settings
     return {
         "stopping": engine.stopping,
         "functions": [_ring_function(engine)],
         "cron_jobs": cron_jobs(engine),
-        "redis_pool": queue,
+        "redis_pool": redis,
         "queue_name": settings.queue_name,
         "max_jobs": settings.worker_concurrency,
         "job_timeout": settings.slice_seconds + SLICE_MARGIN_SECONDS,
@@ -73,8 +74,8 @@ def worker_settings(engine: Engine, queue: Any) -> dict[str, Any]:
         "keep_result": 0,
         "max_tries": 1_000_000,
         "queue_read_limit": READ_LIMIT,
-        "job_serializer": queue.job_serializer,
-        "job_deserializer": queue.job_deserializer,
+        "job_serializer": redis.job_serializer,
+        "job_deserializer": redis.job_deserializer,
         "log_results": False,
         "timezone": UTC,
     }
@@ -89,12 +90,12 @@ def _ring_function(engine: Engine) -> Function:
     return func(run_ring, name=RING_FUNCTION)
 
 
-async def _connect_queue(settings: Settings) -> Any:
-    """arq's own client. A command that hangs is given up after a while, so that the main loop never does."""
-    import orjson
-
-    wanted = RedisSettings.from_dsn(settings.redis_url)
-    wanted.conn_retries = 10**6
-    return await create_pool(
-        wanted, job_serializer=to_json, job_deserializer=orjson.loads, default_queue_name=settings.queue_name
-    )
+async def _until_it_answers(redis: ArqRedis) -> None:
+    """arq asks Redis as it starts and gives up at the first fault; a worker may well be there first."""
+    while True:
+        try:
+            await redis.ping()
+            return
+        except REDIS_FAULTS as error:
+            emit("redis_away", doing="start", error=repr(error))
+            await asyncio.sleep(RETRY_SECONDS)

@@ -89,12 +89,16 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to write for one shard, until it runs out or somebody takes it away."""
+    """The right to write for one shard, until it runs out or somebody takes it away.
+
+    `attempt` counts from 1 since the shard's last progress.
+    """
 
     job: Job
     shard_no: int
     token: UUID
     shard_count: int
+    attempt: int
 
 
 class BatchKind(ABC):
@@ -107,23 +111,27 @@ class BatchKind(ABC):
     one_shard: ClassVar[bool] = False
     """Whether its batches must follow each other, as when they take numbers from one counter."""
     can_cancel: ClassVar[bool] = True
+    replan: ClassVar[bool] = True
+    """Whether its batches' statements are planned anew each time; not where they check foreign keys by the row."""
+    lowest: ClassVar[str] = str(UUID(int=0))
+    """Below every key."""
+    highest: ClassVar[str] = str(UUID(int=2**128 - 1))
+    """Not below any key."""
 
     @abstractmethod
-    async def count(self, tx: Transaction, job: Job) -> int:
-        """How many keys there are to walk."""
+    async def count(self, tx: Transaction, job: Job, cursor: str) -> int:
+        """How many keys there are after `cursor`."""
 
     @abstractmethod
     async def last_key(self, tx: Transaction, job: Job) -> str | None:
         """The last of the keys; None when there are none."""
 
     @abstractmethod
-    async def find_bound(
-        self, tx: Transaction, job: Job, cursor: str | None, upper: str | None, rows: int
-    ) -> str | None:
+    async def find_bound(self, tx: Transaction, job: Job, cursor: str, upper: str, rows: int) -> str | None:
         """The key that is `rows` keys after `cursor` and not above `upper`; None when fewer remain."""
 
     @abstractmethod
-    async def run_batch(self, tx: Transaction, job: Job, cursor: str | None, bound: str) -> int:
+    async def run_batch(self, tx: Transaction, job: Job, cursor: str, bound: str) -> int:
         """Do the work for `cursor < key <= bound` in one transaction; returns the keys it walked.
 
         It runs exactly once for every key, as cursor and rows commit together.

@@ -1,8 +1,8 @@
 """The scoreboard: a job's progress in Redis, written after each commit and never waited for.
 
 One hash a job holds its state and, for each shard, the rows and the rate. A script takes only what is
-newer, so that a late write of a runner that lost its lease cannot turn it back. While a job moves the hash
-lives a few seconds only: what is stale disappears by itself, and readers fall back to PostgreSQL.
+newer, so that a late write of a runner that lost its lease cannot turn it back. While a job can still change
+the hash lives a few seconds only: what is stale disappears by itself, and readers fall back to PostgreSQL.
 """
 
 import asyncio
@@ -25,7 +25,11 @@ CHANNEL = "guthi:progress"
 MOVING_TTL_SECONDS = 3
 
 _TAKE_IF_NEWER = """
-if tonumber(ARGV[1]) >= tonumber(redis.call('HGET', KEYS[1], 'version') or '0') then
+local version = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
+if tonumber(ARGV[1]) > version and #ARGV >= 6 + 3 * tonumber(ARGV[4]) then
+    redis.call('DEL', KEYS[1]) -- every shard anew: what a crash of PostgreSQL undid is forgotten here too
+end
+if tonumber(ARGV[1]) >= version then
     redis.call('HSET', KEYS[1], 'version', ARGV[1], 'state', ARGV[2], 'total', ARGV[3], 'shards', ARGV[4])
     redis.call('EXPIRE', KEYS[1], ARGV[5])
 end
@@ -124,13 +128,13 @@ class ProgressBoard:
 
     async def write(self, job: Job, shard_count: int, *shards: ShardProgress) -> bool:
         """The same, awaited. False when Redis is away."""
-        moving = job.state is JobState.PROCESSING or job.state is JobState.QUEUED
+        final = job.state is JobState.COMPLETED or job.state is JobState.CANCELLED
         values: list[Any] = [
             job.version,
             job.state.value,
             -1 if job.total is None else job.total,
             shard_count,
-            MOVING_TTL_SECONDS if moving else self._ttl,
+            self._ttl if final else MOVING_TTL_SECONDS,
             CHANNEL,
         ]
         for shard in shards:

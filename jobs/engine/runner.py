@@ -12,7 +12,6 @@ Retries live in PostgreSQL and never in arq, which gives up without a word.
 
 import asyncio
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from time import perf_counter
@@ -29,6 +28,9 @@ from jobs.engine.engine import Engine, log_job
 from jobs.engine.model import RUNNABLE, Job, JobState, Lease
 from jobs.engine.progress import ShardProgress
 from jobs.engine.transitions import complete_job, fail_job, lock_job, set_state
+
+LEASE_TAKEN_IN, BATCH_DONE_IN = 6, 24
+"""In leases: what PostgreSQL gives such a transaction before it takes the worker for frozen and frees the locks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ async def _run_slice(engine: Engine, tenant_id: UUID, job_id: UUID) -> None:
     now = asyncio.get_running_loop().time
     slice_ends = now() + engine.settings.slice_seconds
     while lease := await _take_lease(engine, tenant_id, job_id):
-        with bound(shard_no=lease.shard_no):
+        with bound(shard_no=lease.shard_no, attempt=lease.attempt):
             if not await _run_shard(engine, lease, slice_ends):
                 return
         if engine.stopping.is_set() or now() >= slice_ends:
@@ -88,7 +90,8 @@ async def _run_slice(engine: Engine, tenant_id: UUID, job_id: UUID) -> None:
 async def _take_lease(engine: Engine, tenant_id: UUID, job_id: UUID) -> Lease | None:
     if engine.stopping.is_set():
         return None
-    async with engine.database.transaction(tenant_id) as tx:
+    longest = LEASE_TAKEN_IN * engine.settings.lease_seconds
+    async with engine.database.transaction(tenant_id, longest=longest) as tx:
         job = await lock_job(tx, job_id)
         lease = await _lease(engine, tx, job) if job.state in RUNNABLE else None
     engine.faults.reach("after_lease")
@@ -115,7 +118,7 @@ async def _lease(engine: Engine, tx: Transaction, job: Job) -> Lease | None:
             return None
     if job.state is JobState.QUEUED:
         job = await set_state(engine, tx, job, JobState.PROCESSING)
-    return Lease(job, shard["shard_no"], token, shard["shard_count"])
+    return Lease(job, shard["shard_no"], token, shard["shard_count"], shard["attempts"] + 1)
 
 
 async def _run_shard(engine: Engine, lease: Lease, slice_ends: float) -> bool:
@@ -124,7 +127,7 @@ async def _run_shard(engine: Engine, lease: Lease, slice_ends: float) -> bool:
         if lease.job.total is None:
             lease = await _plan_and_ring(engine, lease)
         at_end = not lease.job.total or await _run_batches(engine, lease, slice_ends)
-        async with engine.database.transaction(lease.job.tenant_id) as tx:
+        async with engine.database.transaction(lease.job.tenant_id, replan=True) as tx:
             if at_end:
                 await _end(engine, tx, lease)
             else:
@@ -143,8 +146,11 @@ async def _run_batches(engine: Engine, lease: Lease, slice_ends: float) -> bool:
     """False when the slice is over, or the process stops, before the shard's last key."""
     loop = asyncio.get_running_loop()
     size, rate, started = BatchSize(engine.settings), 0.0, perf_counter()
+    longest, replan = BATCH_DONE_IN * engine.settings.lease_seconds, engine.kind(lease.job).replan
     while True:
-        async with engine.database.transaction(lease.job.tenant_id, durable=False) as tx:
+        async with engine.database.transaction(
+            lease.job.tenant_id, durable=False, longest=longest, replan=replan
+        ) as tx:
             batch = await _batch(engine, tx, lease, size.rows)
             engine.faults.reach("before_commit")
         engine.faults.reach("after_commit")
@@ -167,8 +173,9 @@ async def _batch(engine: Engine, tx: Transaction, lease: Lease, rows: int) -> Ba
     if shard["cursor"] is not None and shard["cursor"] == shard["upper"]:
         return Batch(0, shard["processed"], is_last=True)
     engine.faults.reach("in_batch")
-    reach = await kind.find_bound(tx, job, shard["cursor"], shard["upper"], rows) or shard["upper"]
-    walked = await kind.run_batch(tx, job, shard["cursor"], reach)
+    cursor = shard["cursor"] or kind.lowest
+    reach = await kind.find_bound(tx, job, cursor, shard["upper"], rows) or shard["upper"]
+    walked = await kind.run_batch(tx, job, cursor, reach)
     engine.faults.reach("before_advance")
     lasts = timedelta(seconds=engine.settings.lease_seconds)
     processed = await sql.advance_shard(tx.connection, **_held(tx, lease), cursor=reach, rows=walked, lease=lasts)
@@ -176,7 +183,7 @@ async def _batch(engine: Engine, tx: Transaction, lease: Lease, rows: int) -> Ba
 
 
 async def _plan_and_ring(engine: Engine, lease: Lease) -> Lease:
-    async with engine.database.transaction(lease.job.tenant_id) as tx:
+    async with engine.database.transaction(lease.job.tenant_id, replan=True) as tx:
         job = await lock_job(tx, lease.job.job_id)
         await _lock_shard(tx, lease)
         planned, shard_count = await _plan(engine, tx, replace(lease, job=job), engine.settings.shard_rows)
@@ -187,32 +194,26 @@ async def _plan_and_ring(engine: Engine, lease: Lease) -> Lease:
 
 
 async def _plan(engine: Engine, tx: Transaction, lease: Lease, shard_rows: int | None) -> tuple[Lease, int]:
-    """Count the keys and cut them into shards of about the same size; `shard_rows=None`: one shard."""
-    kind = engine.kind(lease.job)
-    total = await kind.count(tx, lease.job)
-    most = 1 if kind.one_shard or shard_rows is None else 4 * engine.settings.job_parallelism
-    shard_count = max(1, min(most, total // (shard_rows or 1)))
-    row = await sql.plan_job(tx.connection, tenant_id=tx.tenant_id, job_id=lease.job.job_id, total=total)
-    job = Job.from_row(row)
-    if total:
-        bounds = await _cut(engine, tx, job, total, shard_count)
-        await sql.cut_shards(tx.connection, tenant_id=tx.tenant_id, job_id=job.job_id, bounds=bounds)
+    """Count the keys and cut them into shards of about the same size; `shard_rows=None`: one shard.
+
+    One pass does both: it hops from bound to bound, `shard_rows` keys apart, and counts what is left after them.
+    """
+    kind, job = engine.kind(lease.job), lease.job
+    hops: list[str] = []
+    if shard_rows and not kind.one_shard:
+        while hop := await kind.find_bound(tx, job, hops[-1] if hops else kind.lowest, kind.highest, shard_rows):
+            hops.append(hop)
+    rest = await kind.count(tx, job, hops[-1] if hops else kind.lowest)
+    total = len(hops) * (shard_rows or 0) + rest
+    shard_count = max(1, min(len(hops), 4 * engine.settings.job_parallelism))
+    bounds = [hops[len(hops) * n // shard_count - 1] for n in range(1, shard_count)]
+    last = await kind.last_key(tx, job)
+    if last is not None:
+        await sql.cut_shards(tx.connection, tenant_id=tx.tenant_id, job_id=job.job_id, bounds=[*bounds, last])
+    row = await sql.plan_job(tx.connection, tenant_id=tx.tenant_id, job_id=job.job_id, total=total)
     await log_job(tx, job, "job_planned", total=total, shards=shard_count)
     emit("job_planned", kind=job.kind, total=total, shards=shard_count)
-    return replace(lease, job=job, shard_count=shard_count), shard_count
-
-
-async def _cut(engine: Engine, tx: Transaction, job: Job, total: int, shard_count: int) -> Sequence[str]:
-    """The last key of each shard."""
-    kind = engine.kind(job)
-    bounds: list[str] = []
-    for _ in range(shard_count - 1):
-        bound_key = await kind.find_bound(tx, job, bounds[-1] if bounds else None, None, total // shard_count)
-        assert bound_key is not None, "the keys were counted in this transaction"
-        bounds.append(bound_key)
-    last = await kind.last_key(tx, job)
-    assert last is not None
-    return [*bounds, last]
+    return replace(lease, job=Job.from_row(row), shard_count=shard_count), shard_count
 
 
 async def _end(engine: Engine, tx: Transaction, lease: Lease) -> Job | None:

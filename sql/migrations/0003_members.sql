@@ -38,7 +38,7 @@ SELECT protect_tenant_table('agents');
 GRANT SELECT, INSERT, UPDATE ON agents TO guthi_app;
 
 CREATE TABLE members (
-    tenant_id uuid NOT NULL REFERENCES tenants,
+    tenant_id uuid NOT NULL,
     member_id uuid NOT NULL DEFAULT uuidv7(),
     member_number text NOT NULL,
     full_name text NOT NULL,
@@ -57,7 +57,8 @@ CREATE TABLE members (
     FOREIGN KEY (tenant_id, tier_id) REFERENCES tiers,
     FOREIGN KEY (tenant_id, agent_id) REFERENCES agents
 );
-COMMENT ON TABLE members IS 'Never deleted: contributions name them without a foreign key.';
+COMMENT ON TABLE members IS
+    'Never deleted: contributions name them without a foreign key. The tier''s foreign key vouches for the tenant.';
 COMMENT ON COLUMN members.tier_id IS 'The present tier (the last one of a deceased member); who owed when is in tier_memberships.';
 CREATE INDEX members_agent ON members (tenant_id, agent_id, member_id);
 COMMENT ON INDEX members_agent IS 'notify_agents_new_cycle sums a cycle agent by agent.';

@@ -12,7 +12,7 @@ CREATE TABLE contribution_cycles (
     CHECK (cycle_status IN ('Initializing', 'Active', 'Completed', 'Failed', 'Cancelled')),
     contribution_amount numeric(14, 2) NOT NULL CHECK (contribution_amount > 0),
     benefit_amount numeric(14, 2) NOT NULL CHECK (benefit_amount > 0),
-    collected_amount numeric(14, 2) NOT NULL DEFAULT 0 CHECK (collected_amount >= 0),
+    collected_amount numeric(24, 2) NOT NULL DEFAULT 0 CHECK (collected_amount >= 0),
     as_of timestamptz NOT NULL,
     start_date date NOT NULL,
     deadline date NOT NULL CHECK (deadline > start_date),
@@ -95,6 +95,8 @@ DECLARE
     this_month timestamp := date_trunc('month', clock_timestamp() AT TIME ZONE 'UTC');
     month timestamp;
     name text;
+    first_id uuid;
+    next_id uuid;
 BEGIN
     IF months_ahead NOT BETWEEN 0 AND 24 THEN
         RAISE EXCEPTION 'months_ahead must be between 0 and 24, not %', months_ahead;
@@ -104,17 +106,28 @@ BEGIN
         month := this_month + make_interval(months => ahead);
         name := 'contributions_' || to_char(month, 'YYYY_MM');
         CONTINUE WHEN to_regclass(name) IS NOT NULL;
-        EXECUTE format(
-            'CREATE TABLE %I PARTITION OF contributions FOR VALUES FROM (%L) TO (%L)', name,
-            uuidv7_floor(month AT TIME ZONE 'UTC'),
-            uuidv7_floor((month + interval '1 month') AT TIME ZONE 'UTC')
-        );
+        first_id := uuidv7_floor(month AT TIME ZONE 'UTC');
+        next_id := uuidv7_floor((month + interval '1 month') AT TIME ZONE 'UTC');
+        EXECUTE format('CREATE TABLE %I (LIKE contributions INCLUDING ALL)', name);
         PERFORM protect_tenant_table(name::regclass);
+        -- What came before its partition moves into it; nothing more may come meanwhile.
+        LOCK TABLE contributions_default IN ACCESS EXCLUSIVE MODE;
+        EXECUTE format(
+            'WITH moved AS (DELETE FROM contributions_default WHERE cycle_id >= %L AND cycle_id < %L RETURNING *) '
+            'INSERT INTO %I (tenant_id, cycle_id, member_id, contribution_amount, contribution_status, due_date) '
+            'SELECT tenant_id, cycle_id, member_id, contribution_amount, contribution_status, due_date FROM moved',
+            first_id, next_id, name
+        );
+        -- ATTACH lets the other partitions be written to, which CREATE TABLE … PARTITION OF does not.
+        EXECUTE format(
+            'ALTER TABLE contributions ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', name, first_id, next_id
+        );
         RETURN NEXT name;
     END LOOP;
 END $$;
 COMMENT ON FUNCTION make_contribution_partitions IS
-    'Makes the partitions of this month and the next ones, UTC; returns the names of those it made. Safe to repeat.';
+    'Makes the partitions of this month and the next ones, UTC, and moves what the default partition caught of them;'
+    ' returns the names of those it made. Safe to repeat.';
 REVOKE ALL ON FUNCTION make_contribution_partitions FROM public;
 GRANT EXECUTE ON FUNCTION make_contribution_partitions TO guthi_app;
 SELECT make_contribution_partitions(2);
@@ -125,7 +138,7 @@ CREATE TABLE notifications (
     cycle_id uuid NOT NULL,
     agent_id uuid NOT NULL,
     member_count bigint NOT NULL CHECK (member_count > 0),
-    total_amount numeric(14, 2) NOT NULL,
+    total_amount numeric(24, 2) NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (tenant_id, notification_id),
     UNIQUE (tenant_id, cycle_id, agent_id),

@@ -2,7 +2,7 @@
 -- Why: a CSV is staged as it came, then checked and turned into members batch by batch.
 
 CREATE TABLE member_import_rows (
-    tenant_id uuid NOT NULL REFERENCES tenants,
+    tenant_id uuid NOT NULL,
     import_id uuid NOT NULL,
     line_no bigint NOT NULL,
     full_name text,
@@ -17,7 +17,8 @@ CREATE TABLE member_import_rows (
     problem text,
     PRIMARY KEY (tenant_id, import_id, line_no)
 );
-COMMENT ON TABLE member_import_rows IS 'Staging: the fields as they were written, taken away by import_members.';
+COMMENT ON TABLE member_import_rows IS
+    'Staging: the fields as they were written, taken away by import_members. No foreign key: it is a scratch pad.';
 COMMENT ON COLUMN member_import_rows.import_id IS 'The subject of the import_members job.';
 COMMENT ON COLUMN member_import_rows.line_no IS 'The line of the file at which the row begins; the header is line 1.';
 COMMENT ON COLUMN member_import_rows.problem IS 'What is wrong with the row''s form, found while it was read.';
@@ -42,6 +43,7 @@ RETURNS TABLE (
             CASE
                 WHEN r.full_name IS NULL THEN 'full_name: is required'
                 WHEN length(r.full_name) > 200 THEN 'full_name: is longer than 200 characters'
+                WHEN r.full_name ~ '[[:cntrl:]]' THEN 'full_name: must be one line, without control characters'
             END,
             CASE WHEN upper(r.gender) NOT IN ('F', 'M', 'O') THEN 'gender: must be F, M or O' END,
             CASE
@@ -51,7 +53,7 @@ RETURNS TABLE (
             CASE WHEN r.agent IS NOT NULL AND a.agent_id IS NULL
                 THEN 'agent: no agent has the code ' || left(r.agent, 50) END,
             CASE WHEN r.phone !~ '^\+?[0-9][0-9 ()-]{4,24}$' THEN 'phone: is not a phone number' END,
-            CASE WHEN length(r.email) > 254 OR r.email !~ '^[^@\s]+@[^@\s]+$' THEN 'email: is not an e-mail address' END,
+            CASE WHEN length(r.email) > 254 OR r.email !~ '^[^@\s[:cntrl:]]+@[^@\s[:cntrl:]]+$' THEN 'email: is not an e-mail address' END,
             CASE WHEN r.status NOT IN ('Active', 'Inactive', 'Deceased')
                 THEN 'status: must be Active, Inactive or Deceased' END,
             CASE

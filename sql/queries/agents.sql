@@ -7,12 +7,12 @@ SELECT * FROM agents WHERE tenant_id = :tenant_id AND agent_id = :agent_id;
 
 -- name: list_agents
 SELECT * FROM agents
-WHERE tenant_id = :tenant_id AND (:after::uuid IS NULL OR agent_id > :after)
+WHERE tenant_id = :tenant_id AND agent_id > :after::uuid
 ORDER BY agent_id
 LIMIT :limit;
 
 -- name: count_agents$
-SELECT count(*) FROM agents WHERE tenant_id = :tenant_id;
+SELECT count(*) FROM agents WHERE tenant_id = :tenant_id AND agent_id > :cursor::uuid;
 
 -- name: last_agent$
 SELECT agent_id FROM agents WHERE tenant_id = :tenant_id ORDER BY agent_id DESC LIMIT 1;
@@ -20,8 +20,8 @@ SELECT agent_id FROM agents WHERE tenant_id = :tenant_id ORDER BY agent_id DESC 
 -- name: find_agent$
 SELECT agent_id FROM agents
 WHERE tenant_id = :tenant_id
-  AND agent_id > coalesce(:cursor::uuid, '00000000-0000-0000-0000-000000000000')
-  AND agent_id <= coalesce(:upper::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+  AND agent_id > :cursor::uuid
+  AND agent_id <= :upper::uuid
 ORDER BY agent_id
 OFFSET :skip LIMIT 1;
 
@@ -33,9 +33,9 @@ WITH notified AS (
     FROM contributions AS b
     JOIN members AS m ON m.tenant_id = b.tenant_id AND m.member_id = b.member_id
     WHERE b.tenant_id = :tenant_id AND b.cycle_id = :cycle_id
-      AND m.agent_id > coalesce(:cursor::uuid, '00000000-0000-0000-0000-000000000000') AND m.agent_id <= :bound::uuid
+      AND m.agent_id > :cursor::uuid AND m.agent_id <= :bound::uuid
     GROUP BY b.tenant_id, m.agent_id
 )
 SELECT count(*) FROM agents
 WHERE tenant_id = :tenant_id
-  AND agent_id > coalesce(:cursor::uuid, '00000000-0000-0000-0000-000000000000') AND agent_id <= :bound::uuid;
+  AND agent_id > :cursor::uuid AND agent_id <= :bound::uuid;

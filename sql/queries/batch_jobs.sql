@@ -19,12 +19,12 @@ SELECT * FROM batch_jobs WHERE tenant_id = :tenant_id AND job_id = :job_id;
 SELECT * FROM batch_jobs WHERE tenant_id = :tenant_id AND kind = :kind AND subject_id = :subject_id;
 
 -- name: list_jobs
--- Newest first; `after` is the last id of the page before.
+-- Newest first; `before` is the last id of the page before.
 SELECT * FROM batch_jobs
 WHERE tenant_id = :tenant_id
   AND (:kind::text IS NULL OR kind = :kind)
   AND (:state::text IS NULL OR state = :state)
-  AND (:after::uuid IS NULL OR job_id < :after)
+  AND job_id < :before::uuid
 ORDER BY job_id DESC
 LIMIT :limit;
 

@@ -28,10 +28,10 @@ RETURNING *;
 SELECT * FROM cycles_with_jobs WHERE tenant_id = :tenant_id AND cycle_id = :cycle_id;
 
 -- name: list_cycles
--- Newest first; `after` is the last id of the page before.
+-- Newest first; `before` is the last id of the page before.
 SELECT * FROM cycles_with_jobs
 WHERE tenant_id = :tenant_id
   AND (:status::text IS NULL OR cycle_status = :status)
-  AND (:after::uuid IS NULL OR cycle_id < :after)
+  AND cycle_id < :before::uuid
 ORDER BY cycle_id DESC
 LIMIT :limit;

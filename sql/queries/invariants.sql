@@ -131,7 +131,7 @@ FULL JOIN (
 WHERE n.value IS DISTINCT FROM u.highest OR n.value - n.skipped IS DISTINCT FROM u.used;
 
 -- name: broken_partitions
--- Rows of a month whose partition was not made in time: run make_partitions, then move them.
+-- Rows of a month whose partition was not made in time: make_partitions moves them.
 SELECT 'contributions_default' AS subject, format('%s rows have no partition of their own', count(*)) AS detail
 FROM contributions WHERE tenant_id = :tenant_id AND tableoid = 'contributions_default'::regclass
 HAVING count(*) > 0;

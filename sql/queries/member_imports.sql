@@ -11,7 +11,8 @@ SELECT :tenant_id, :import_id, r.* FROM unnest(
 ) AS r;
 
 -- name: count_import_rows$
-SELECT count(*) FROM member_import_rows WHERE tenant_id = :tenant_id AND import_id = :import_id;
+SELECT count(*) FROM member_import_rows
+WHERE tenant_id = :tenant_id AND import_id = :import_id AND line_no > :cursor::bigint;
 
 -- name: last_import_row$
 SELECT line_no FROM member_import_rows WHERE tenant_id = :tenant_id AND import_id = :import_id
@@ -23,6 +24,10 @@ WHERE tenant_id = :tenant_id AND import_id = :import_id
   AND line_no > :cursor::bigint AND line_no <= :upper::bigint
 ORDER BY line_no
 OFFSET :skip LIMIT 1;
+
+-- name: avoid_sequential_scans!
+-- For this transaction: a plan cached while members were few would read them all for each row once they are many.
+SET LOCAL enable_seqscan = off;
 
 -- name: count_import_range$
 SELECT count(*) FROM member_import_rows
@@ -70,7 +75,9 @@ SET value = greatest(counter.value, excluded.value),
 -- name: insert_imported_members!
 -- The good rows become members, with numbers from the counters where they bring none, and open memberships.
 WITH good AS MATERIALIZED (
-    SELECT c.*, s.prefix || '-' || to_char(now() AT TIME ZONE 'UTC', 'YYYY') || '-' || c.gender AS series
+    SELECT
+        c.line_no, c.full_name, c.gender, c.status, c.tier_id, c.agent_id, c.phone, c.email, c.joined_on,
+        c.member_number, s.prefix || '-' || to_char(now() AT TIME ZONE 'UTC', 'YYYY') || '-' || c.gender AS series
     FROM checked_import_rows(:tenant_id, :import_id, :cursor, :bound) AS c
     JOIN tenants AS s ON s.tenant_id = :tenant_id
     WHERE c.problems = '{}'

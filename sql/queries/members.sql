@@ -9,7 +9,7 @@ SELECT * FROM members WHERE tenant_id = :tenant_id AND member_id = :member_id FO
 -- In the order they came; `search` looks into names and numbers, `tier` is a code.
 SELECT m.* FROM members AS m
 WHERE m.tenant_id = :tenant_id
-  AND (:after::uuid IS NULL OR m.member_id > :after)
+  AND m.member_id > :after::uuid
   AND (:status::text IS NULL OR m.status = :status)
   AND (:tier::text IS NULL OR m.tier_id = (
       SELECT t.tier_id FROM tiers AS t WHERE t.tenant_id = :tenant_id AND t.code = :tier

@@ -8,6 +8,6 @@ SELECT * FROM tiers WHERE tenant_id = :tenant_id AND tier_id = :tier_id;
 
 -- name: list_tiers
 SELECT * FROM tiers
-WHERE tenant_id = :tenant_id AND (:after::uuid IS NULL OR tier_id > :after)
+WHERE tenant_id = :tenant_id AND tier_id > :after::uuid
 ORDER BY tier_id
 LIMIT :limit;

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+AWAY = {"GUTHI_API_KEY": "k", "GUTHI_API_URL": "http://127.0.0.1:1", "GUTHI_API_PATIENCE_SECONDS": "0"}
 NOWHERE = "postgresql://guthi_owner@127.0.0.1:1/guthi"
 
 
@@ -32,6 +33,14 @@ def guthi(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
         (["worker"], {"GUTHI_BATCH_ROWS": "-1"}, "GUTHI_BATCH_ROWS"),
         (["api"], {"GUTHI_LOG_LEVEL": "loud"}, "GUTHI_LOG_LEVEL"),
         (["dev"], {"GUTHI_LOG_LEVEL": "loud"}, "GUTHI_LOG_LEVEL"),
+        (["cycles", "list"], {"GUTHI_API_KEY": ""}, "GUTHI_API_KEY is not set"),
+        (["cycles", "list"], {"GUTHI_API_KEY": "नमस्ते"}, "GUTHI_API_KEY must look like"),
+        (["cycles", "list"], {"GUTHI_API_KEY": "k", "GUTHI_API_URL": "example.org"}, "GUTHI_API_URL must look like"),
+        (["cycles", "start", "--tier", "A"], {"GUTHI_API_KEY": "k"}, "--deceased"),
+        (["jobs", "list"], AWAY, "the API cannot be reached at http://127.0.0.1:1"),
+        (["jobs", "pause"], AWAY, "ID"),
+        (["members", "import", "/dev/null/x"], AWAY, "/dev/null/x"),
+        (["members", "import", "LICENSE"], AWAY, "the API cannot be reached"),
     ],
 )
 def test_a_failure_is_one_line_and_exit_code_2(arguments: list[str], environment: dict[str, str], said: str) -> None:

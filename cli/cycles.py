@@ -1,0 +1,168 @@
+"""`guthi cycles`: start contribution cycles, read them, watch one being created."""
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Annotated, Any
+from uuid import UUID, uuid4
+
+import httpx
+import typer
+
+from cli.client import ApiClient, ApiError, open_api
+from cli.output import JsonOption, plain, print_fields, print_json, print_table
+from cli.progress import Reading, display
+from core.errors import InvalidInputError
+from jobs.create_contributions import Strategy
+
+PATH = "/api/contribution-cycles"
+GOOD = ("Active", "Completed")
+# Between two looks at a cycle whose stream cannot be had.
+POLL_SECONDS = 0.5
+
+app = typer.Typer(help="Contribution cycles.", no_args_is_help=True)
+CycleArgument = Annotated[str, typer.Argument(metavar="ID_OR_CODE", help="The cycle's id, or its code.")]
+
+
+@app.command()
+def start(
+    tier: Annotated[str, typer.Option(metavar="CODE_OR_ID", help="The tier whose members owe.")],
+    deceased: Annotated[str, typer.Option(metavar="NUMBER_OR_ID", help="The member who has died.")],
+    amount: Annotated[str | None, typer.Option(help="What each member owes, if not what the tier says.")] = None,
+    benefit: Annotated[str | None, typer.Option(help="What is paid out, if not what the tier says.")] = None,
+    days: Annotated[int | None, typer.Option(help="Days until the contributions are due; 15 if not said.")] = None,
+    strategy: Annotated[
+        Strategy, typer.Option(help="By workers (queued), at once (inline), or by the tier's size (auto).")
+    ] = "auto",
+    priority: Annotated[int, typer.Option(help="Head start in the queue, in seconds.")] = 0,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="Repeat a start with the key it had, and there is still one cycle.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay until the cycle is Active.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Start a cycle for a member who has died."""
+    with open_api() as api:
+        body = {
+            "tierId": _find_tier(api, tier),
+            "deceasedMemberId": _find_member(api, deceased),
+            "contributionAmount": amount,
+            "benefitAmount": benefit,
+            "durationDays": days,
+            "strategy": strategy,
+            "priority": priority,
+        }
+        given = {name: value for name, value in body.items() if value is not None}
+        cycle = api.post(PATH, given, idempotency_key=idempotency_key or str(uuid4()))
+        if watch:
+            _watch(api, cycle, as_json)
+        elif as_json:
+            print_json(cycle)
+        else:
+            print(f"{cycle['cycleCode']} is {cycle['cycleStatus']}: cycle {cycle['cycleId']}, job {cycle['jobId']}")
+
+
+@app.command("list")
+def list_cycles(
+    status: Annotated[str | None, typer.Option(help="Only those that are Initializing, Active, Failed, ...")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """All cycles, newest first."""
+    with open_api() as api:
+        cycles = api.items(PATH, status=status)
+        if as_json:
+            print_json(list(cycles))
+            return
+        header = ("CODE", "STATUS", "MADE", "MEMBERS", "TARGET", "STARTED", "DEADLINE", "ID")
+        names = ("cycleCode", "cycleStatus", "jobProgress", "totalMembers", "targetAmount", "startDate", "deadline")
+        rows = ([*(cycle[name] for name in names), cycle["cycleId"]] for cycle in cycles)
+        print_table(header, ([*row[:2], f"{row[2]}%", *row[3:]] for row in rows))
+
+
+@app.command()
+def show(cycle: CycleArgument, as_json: JsonOption = False) -> None:
+    """Everything about one cycle."""
+    with open_api() as api:
+        found = _find_cycle(api, cycle)
+        (print_json if as_json else print_fields)(found)
+
+
+@app.command()
+def watch(cycle: CycleArgument, as_json: JsonOption = False) -> None:
+    """Stay with a cycle until it is created. Exit code 0: it is Active; 1: it is Failed or Cancelled.
+
+    With --json nothing moves: at the end the cycle is printed as it then is.
+    """
+    with open_api() as api:
+        _watch(api, _find_cycle(api, cycle), as_json)
+
+
+def _watch(api: ApiClient, cycle: dict[str, Any], as_json: bool) -> None:
+    path = f"{PATH}/{cycle['cycleId']}"
+    with display(cycle["cycleCode"], silent=as_json) as shown:
+        for progress in _changes(api, path):
+            done, total = progress["progress"]["processed"], progress["progress"]["total"] or None
+            ended = progress["status"] != "Initializing"
+            shown(Reading(progress["status"], done, total, ended, progress["estimatedTimeRemaining"]))
+    cycle = api.get(path)
+    if as_json:
+        print_json(cycle)
+    else:
+        end = f": {plain(cycle['jobError'])}" if cycle["jobError"] else f", {cycle['totalMembers']:,} members"
+        print(f"{cycle['cycleCode']} is {cycle['cycleStatus']}{end}")
+    if cycle["cycleStatus"] not in GOOD:
+        raise typer.Exit(1)
+
+
+def _changes(api: ApiClient, path: str) -> Iterator[dict[str, Any]]:
+    """Each change of a cycle's progress, until it is no longer `Initializing`.
+
+    From the stream; one that breaks, ends early or cannot be had (the API restarts, or something between
+    cuts streams) is bridged by asking, and opened again. Raises when asking does not help either.
+    """
+    while True:
+        with suppress(httpx.TransportError, ApiError, ValueError):
+            for progress in api.events(f"{path}/creation-progress/stream"):
+                yield progress
+                if progress["status"] != "Initializing":
+                    return
+        progress = api.get(f"{path}/creation-progress")
+        yield progress
+        if progress["status"] != "Initializing":
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _find_cycle(api: ApiClient, wanted: str) -> dict[str, Any]:
+    if _is_uuid(wanted):
+        cycle: dict[str, Any] = api.get(f"{PATH}/{UUID(wanted)}")
+        return cycle
+    return _first(api.items(PATH), "cycleCode", wanted, "no cycle has the code")
+
+
+def _find_tier(api: ApiClient, wanted: str) -> Any:
+    if _is_uuid(wanted):
+        return wanted
+    return _first(api.items("/api/tiers"), "code", wanted, "no tier has the code")["tierId"]
+
+
+def _find_member(api: ApiClient, wanted: str) -> Any:
+    if _is_uuid(wanted):
+        return wanted
+    found = api.items("/api/members", search=wanted)
+    return _first(found, "memberNumber", wanted, "no member has the number")["memberId"]
+
+
+def _first(items: Iterator[dict[str, Any]], name: str, wanted: str, otherwise: str) -> dict[str, Any]:
+    for item in items:
+        if item[name] == wanted:
+            return item
+    raise InvalidInputError(f"{otherwise} {wanted}")
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True

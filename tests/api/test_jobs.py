@@ -1,0 +1,136 @@
+"""Jobs over HTTP: seen, listed, read, steered; what the state map does not allow is refused with both states."""
+
+from uuid import UUID
+
+import asyncpg
+import httpx
+import pytest
+
+from jobs.engine.engine import Engine
+from jobs.engine.runner import run_job
+from jobs.invariants import broken_invariants
+from tests.api.conftest import Start
+from tests.api.expect import UNKNOWN, refused, unchanged
+from tests.cycles import count_rows, tuned
+from tests.support import Society, assert_whole
+
+FIELDS = {
+    *("jobId", "kind", "subjectId", "state", "priority", "total", "processed", "percentage", "rate"),
+    *("estimatedTimeRemaining", "attempts", "error", "createdBy", "createdAt", "startedAt", "completedAt", "shards"),
+}
+SHARD_FIELDS = {"shardNo", "processed", "done", "leased", "attempts", "nextAttemptAt", "error"}
+
+
+async def test_a_job_is_shown_with_its_shards_and_its_log(
+    client: httpx.AsyncClient, start: Start, engine: Engine, society: Society
+) -> None:
+    cycle = (await start(strategy="queued", priority=60)).json()
+    path = f"/api/jobs/{cycle['jobId']}"
+    job = (await client.get(path)).json()
+    assert set(job) == FIELDS and [set(shard) for shard in job["shards"]] == [SHARD_FIELDS]
+    assert (job["kind"], job["subjectId"], job["state"]) == ("create_contributions", cycle["cycleId"], "Queued")
+    assert (job["priority"], job["total"], job["processed"], job["percentage"]) == (60, None, 0, 0)
+    await run_job(engine, society.tenant_id, UUID(cycle["jobId"]))
+    job = (await client.get(path)).json()
+    assert (job["state"], job["total"], job["processed"], job["percentage"]) == ("Completed", 100, 100, 100)
+    assert (job["estimatedTimeRemaining"], job["shards"][0]["done"]) == (0, True)
+    log = (await client.get(f"{path}/log")).json()
+    assert next(set(entry) for entry in log["items"]) == {"entryNo", "at", "level", "event", "fields"}
+    assert [entry["event"] for entry in log["items"]] == [
+        "job_started",
+        "job_processing",
+        "job_planned",
+        "job_completed",
+    ]
+
+
+async def test_logs_and_lists_are_paged(client: httpx.AsyncClient, start: Start) -> None:
+    cycle = (await start()).json()
+    path = f"/api/jobs/{cycle['jobId']}/log"
+    whole = (await client.get(path)).json()["items"]
+    seen = []
+    page = (await client.get(path, params={"limit": 1})).json()
+    while page["next"]:
+        seen += page["items"]
+        page = (await client.get(path, params={"limit": 1, "after": page["next"]})).json()
+    assert seen + page["items"] == whole
+    newest = (await client.get("/api/jobs?limit=1")).json()
+    oldest = (await client.get("/api/jobs", params={"limit": 1, "after": newest["next"]})).json()
+    assert [job["kind"] for job in newest["items"] + oldest["items"]] == [
+        *("notify_agents_new_cycle", "create_contributions")
+    ]
+    assert oldest["next"] is None
+    queued = (await client.get("/api/jobs?state=Queued&kind=notify_agents_new_cycle")).json()["items"]
+    assert queued == newest["items"]
+    assert (await client.get("/api/jobs?kind=unheard_of")).json()["items"] == []
+
+
+async def test_pause_resume_and_cancel(
+    client: httpx.AsyncClient, start: Start, engine: Engine, society: Society, owner: asyncpg.Connection
+) -> None:
+    cycle = (await start(strategy="queued")).json()
+    path, job_id = f"/api/jobs/{cycle['jobId']}", UUID(cycle["jobId"])
+    paused = await client.post(f"{path}/pause")
+    assert (paused.status_code, paused.json()["state"]) == (200, "Paused")
+    await run_job(engine, society.tenant_id, job_id)
+    assert await count_rows(owner, UUID(cycle["cycleId"])) == 0
+    assert (await client.post(f"{path}/resume")).json()["state"] == "Queued"
+    assert (await client.post(f"{path}/cancel")).json()["state"] == "Cancelled"
+    shown = (await client.get(f"/api/contribution-cycles/{cycle['cycleId']}")).json()
+    assert (shown["cycleStatus"], shown["jobStatus"]) == ("Cancelled", "Cancelled")
+    assert await broken_invariants(owner) == []
+
+
+async def test_a_failed_job_tells_why_and_is_retried(
+    client: httpx.AsyncClient, start: Start, engine: Engine, society: Society, owner: asyncpg.Connection
+) -> None:
+    cycle = (await start(strategy="queued")).json()
+    path, job_id = f"/api/jobs/{cycle['jobId']}", UUID(cycle["jobId"])
+    await run_job(tuned(engine, faults="in_batch=error"), society.tenant_id, job_id)
+    failed = (await client.get(path)).json()
+    assert failed["state"] == "Failed" and "injected" in failed["error"]
+    shown = (await client.get(f"/api/contribution-cycles/{cycle['cycleId']}")).json()
+    assert (shown["cycleStatus"], shown["jobError"]) == ("Failed", failed["error"])
+    again = (await client.post(f"{path}/retry")).json()
+    assert (again["state"], again["attempts"], again["error"]) == ("Queued", 1, None)
+    await run_job(engine, society.tenant_id, job_id)
+    await assert_whole(owner, society, UUID(cycle["cycleId"]))
+
+
+@pytest.mark.parametrize(
+    ("before", "verb", "current"),
+    [
+        ("", "resume", "Queued"),
+        ("", "retry", "Queued"),
+        ("pause", "pause", "Paused"),
+        ("pause", "retry", "Paused"),
+        ("cancel", "cancel", "Cancelled"),
+        ("cancel", "pause", "Cancelled"),
+        ("cancel", "resume", "Cancelled"),
+        ("cancel", "retry", "Cancelled"),
+    ],
+)
+async def test_what_a_state_does_not_allow_is_refused_with_both_states(
+    client: httpx.AsyncClient, start: Start, owner: asyncpg.Connection, before: str, verb: str, current: str
+) -> None:
+    path = f"/api/jobs/{(await start(strategy='queued')).json()['jobId']}"
+    if before:
+        await client.post(f"{path}/{before}")
+    async with unchanged(owner):
+        problem = refused(await client.post(f"{path}/{verb}"), 409, "INVALID_STATUS_TRANSITION")
+    wanted = {"pause": "Paused", "cancel": "Cancelled"}.get(verb, "Queued")
+    assert problem["context"] == {"current": current, "wanted": wanted}
+
+
+async def test_a_completed_job_is_left_alone(
+    client: httpx.AsyncClient, start: Start, owner: asyncpg.Connection
+) -> None:
+    path = f"/api/jobs/{(await start()).json()['jobId']}"
+    async with unchanged(owner):
+        for verb in ("pause", "resume", "cancel", "retry"):
+            refused(await client.post(f"{path}/{verb}"), 409, "INVALID_STATUS_TRANSITION")
+
+
+async def test_an_unknown_job_is_not_found(client: httpx.AsyncClient) -> None:
+    for method, tail in (("GET", ""), ("GET", "/log"), *(("POST", f"/{v}") for v in ("pause", "cancel"))):
+        refused(await client.request(method, f"/api/jobs/{UNKNOWN}{tail}"), 404, "JOB_NOT_FOUND")

@@ -1,0 +1,26 @@
+"""Every query of sql/queries is prepared on a real server, in a search path and with the rights of its caller."""
+
+import asyncpg
+import pytest
+
+from core.settings import Settings
+from db.queries import sql
+
+NAMES = [name for name in sql.available_queries if not name.endswith("_cursor")]
+OWNERS = {"insert_tenant"}
+"""What only the owner may do."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_it_can_be_prepared(settings: Settings, name: str) -> None:
+    url = settings.admin_database_url if name in OWNERS else settings.database_url
+    connection = await asyncpg.connect(url)
+    try:
+        statement = await connection.prepare(getattr(sql, name).sql)
+        # PREPARE checks names and types; the plan checks the rights, too.
+        nulls = ", ".join(["NULL"] * len(statement.get_parameters()))
+        await connection.execute(f"PREPARE checked AS {getattr(sql, name).sql.rstrip().rstrip(';')}")
+        await connection.execute("SET plan_cache_mode = force_generic_plan")
+        await connection.execute(f"EXPLAIN (COSTS OFF) EXECUTE checked{f'({nulls})' if nulls else ''}")
+    finally:
+        await connection.close()
