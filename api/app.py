@@ -55,6 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,  # a redirect would name a host that the client made up
     )
     routers = [module.router for module in (cycles, jobs, members, tiers, agents, health)]
+    app.router.routes.append(cycles.polled)
     for router in routers:
         app.include_router(router)
     install_problem_handlers(app, [r for router in routers for r in router.routes if isinstance(r, APIRoute)])

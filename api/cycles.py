@@ -4,18 +4,20 @@ import hashlib
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 from sse_starlette.sse import EventSourceResponse
+from starlette.routing import Route
 
 from api.answers import Contribution, CreationProgress, Cycle, Page, answer, page_of, paged
-from api.context import CurrentEngine, Reader, Writer
+from api.context import CurrentEngine, Reader, Writer, caller_of
 from api.fields import WHOLE, CycleStatus, In, Money, PageQuery
 from api.idempotency import PARAMETER, IdempotencyKey, once
 from api.progress import ProgressFeed, read_progress
 from core.errors import NotFoundError
 from db.database import Transaction
 from db.queries import sql
+from domain.api_keys import Caller
 from domain.cycles import NewCycle
 from domain.idempotency_keys import StoredAnswer
 from jobs.create_contributions import Strategy, start_cycle
@@ -98,16 +100,28 @@ async def show(engine: CurrentEngine, caller: Reader, cycle_id: UUID) -> Respons
     response_model=CreationProgress,
     responses={304: {"description": "Nothing has changed since the answer with this `ETag`"}},
 )
-async def creation_progress(
-    engine: CurrentEngine, caller: Reader, cycle_id: UUID, if_none_match: Annotated[str | None, Header()] = None
-) -> Response:
+async def creation_progress(request: Request, caller: Reader, cycle_id: UUID) -> Response:
     """From Redis, or from PostgreSQL when Redis has nothing. 304 while the last answer's `ETag` still holds."""
-    shown = answer(await read_progress(engine, caller.tenant_id, cycle_id))
-    etag = f'"{hashlib.md5(shown.body, usedforsecurity=False).hexdigest()}"'
-    if if_none_match and (etag in if_none_match or if_none_match.strip() == "*"):
+    return await _answer_progress(request, caller, cycle_id)
+
+
+async def _poll_progress(request: Request) -> Response:
+    return await _answer_progress(request, await caller_of(request), request.path_params["cycle_id"])
+
+
+async def _answer_progress(request: Request, caller: Caller, cycle_id: UUID) -> Response:
+    progress = await read_progress(request.app.state.engine, caller.tenant_id, cycle_id)
+    body = progress.model_dump_json(by_alias=True)
+    etag = f'"{hashlib.md5(body.encode(), usedforsecurity=False).hexdigest()}"'
+    known = request.headers.get("If-None-Match", "")
+    if etag in known or known.strip() == "*":
         return Response(status_code=304, headers={"ETag": etag})
-    shown.headers["ETag"] = etag
-    return shown
+    return Response(body, headers={"ETag": etag}, media_type="application/json")
+
+
+# Every watcher polls this. It is `creation_progress` without FastAPI's solving of dependencies, a third of its time.
+polled = Route(router.prefix + "/{cycle_id:uuid}/creation-progress", _poll_progress)
+polled.methods = {"GET"}
 
 
 @router.get(

@@ -7,6 +7,7 @@ from api.problems import problem_response
 from core.errors import BodyTooLargeError
 from core.settings import Settings
 
+BODILESS = {"GET", "HEAD"}  # no call of theirs reads a body
 IMPORT_PATH = "/api/members/import"
 
 
@@ -18,7 +19,7 @@ class BodyLimit:
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["method"] in BODILESS:
             await self._app(scope, receive, send)
             return
         most = self._settings.max_import_bytes if scope["path"] == IMPORT_PATH else self._settings.max_body_bytes

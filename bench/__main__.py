@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import os
 import platform
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
@@ -31,13 +32,15 @@ RESULTS = Path(__file__).with_name("results.md")
 async def main(names: list[str], quick: bool) -> bool:
     """True when every goal was reached."""
     figures: list[Figure] = []
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # and the servers are stopped
     for name in names:
         print(f"measuring {name}", file=sys.stderr)
         # Each on servers of its own, so that no measurement pays for what another left behind.
         async with Stage() as stage:
             machine = await _machine(stage)
             figures += await MEASURES[name](stage, quick)
-        print(markdown(figures[-4:] if len(names) == 1 else figures), file=sys.stderr)
     report = f"{machine}\n\n{markdown(figures)}"
     print(report)
     if names == list(MEASURES) and not quick:

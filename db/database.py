@@ -73,7 +73,8 @@ class Database:
         Raises `UnavailableError` when none is free in time, or PostgreSQL cannot be reached.
         """
         try:
-            connection = await self._pool.acquire(timeout=self._wait)
+            async with asyncio.timeout(self._wait):  # acquire's own timeout makes a task each time
+                connection = await self._pool.acquire()
         except TimeoutError:
             raise UnavailableError("every database connection is busy: try again in a moment") from None
         except (OSError, asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError) as error:

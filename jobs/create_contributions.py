@@ -52,14 +52,18 @@ class CreateContributions(BatchKind):
         )
         return affected(tag)
 
-    async def on_completed(self, tx: Transaction, job: Job, processed: int) -> Sequence[NewJob]:
-        """The cycle turns `Active` with the number of rows that stand, if that is what was planned."""
-        standing: int = await sql.count_contributions(
-            tx.connection, tenant_id=tx.tenant_id, cycle_id=job.subject_id, cursor=self.lowest
+    async def check_shard(self, tx: Transaction, job: Job, lower: str, upper: str, processed: int) -> None:
+        standing: int = await sql.count_contributions_between(
+            tx.connection, tenant_id=tx.tenant_id, cycle_id=job.subject_id, cursor=lower, bound=upper
         )
-        if not standing == processed == job.total:
-            raise PlanMismatchError(f"{standing} rows stand, {processed} were counted, {job.total} were planned")
-        await set_cycle_status(tx, job.subject_id, "Active", total_members=standing)
+        if standing != processed:
+            raise PlanMismatchError(f"{standing} rows stand where {processed} were counted")
+
+    async def on_completed(self, tx: Transaction, job: Job, processed: int) -> Sequence[NewJob]:
+        """The cycle turns `Active` with the number of its rows, if it is the one that was planned."""
+        if processed != job.total:
+            raise PlanMismatchError(f"{processed} rows stand where {job.total} were planned")
+        await set_cycle_status(tx, job.subject_id, "Active", total_members=processed)
         return [NewJob("notify_agents_new_cycle", job.subject_id, created_by=job.created_by)]
 
     async def on_failed(self, tx: Transaction, job: Job, reason: str) -> None:

@@ -1,5 +1,6 @@
 """Fixtures: one real PostgreSQL and one real Valkey a session, a fresh database and queue a test."""
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -43,19 +44,19 @@ def own_servers() -> Iterator[Servers]:
         yield running
 
 
-class _running_servers:
-    def __enter__(self) -> Servers:
-        self._dir = Path(tempfile.mkdtemp(prefix="gt", dir="/tmp"))
-        self._servers = Servers(EmbeddedPostgres(self._dir / "p"), EmbeddedValkey(self._dir / "v"))
-        self._servers.postgres.start()
-        self._servers.valkey.start()
-        migrate(self._servers.postgres.admin_url)
-        return self._servers
-
-    def __exit__(self, *_: object) -> None:
-        self._servers.valkey.stop()
-        self._servers.postgres.stop(mode="immediate")
-        shutil.rmtree(self._dir)
+@contextlib.contextmanager
+def _running_servers() -> Iterator[Servers]:
+    directory = Path(tempfile.mkdtemp(prefix="gt", dir="/tmp"))
+    servers = Servers(EmbeddedPostgres(directory / "p"), EmbeddedValkey(directory / "v"))
+    try:
+        servers.postgres.start()
+        servers.valkey.start()
+        migrate(servers.postgres.admin_url)
+        yield servers
+    finally:
+        servers.valkey.stop()
+        servers.postgres.stop(mode="immediate")
+        shutil.rmtree(directory)
 
 
 @pytest.fixture

@@ -45,7 +45,8 @@ async def make_society(owner: asyncpg.Connection, members: int, *, prefix: str =
         tenant_id,
     )
     await owner.execute(
-        "INSERT INTO agents (tenant_id, code, name) SELECT $1, 'AG' || i, 'Agent ' || i FROM generate_series(1, $2) AS i",
+        "INSERT INTO agents (tenant_id, code, name)"
+        " SELECT $1, 'AG' || i, 'Agent ' || i FROM generate_series(1, $2) AS i",
         tenant_id,
         agents,
     )
@@ -55,8 +56,9 @@ async def make_society(owner: asyncpg.Connection, members: int, *, prefix: str =
         SELECT $1, 'OLD-' || i, 'Member ' || i, 'F', CASE i WHEN 0 THEN 'Deceased' ELSE 'Active' END, $2, a.agent_id,
                '2020-01-01'
         FROM generate_series(0, $3) AS i
-        LEFT JOIN (SELECT agent_id, row_number() OVER (ORDER BY agent_id) - 1 AS n FROM agents WHERE tenant_id = $1) AS a
-            ON a.n = i % $4
+        LEFT JOIN (
+            SELECT agent_id, row_number() OVER (ORDER BY agent_id) - 1 AS n FROM agents WHERE tenant_id = $1
+        ) AS a ON a.n = i % $4
         """,
         tenant_id,
         tier_id,

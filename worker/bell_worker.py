@@ -34,11 +34,21 @@ class BellWorker(Worker):
         self._listener: asyncio.Task[None] | None = None
         self._slots_taken = 0
 
+    async def main(self) -> None:
+        """arq asks Redis as it starts and gives up at the first fault; a worker may well be there first."""
+        while True:
+            try:
+                return await super().main()
+            except REDIS_FAULTS as error:
+                emit("redis_away", doing="start", error=repr(error))
+                await asyncio.sleep(RECONNECT_SECONDS)
+
     async def _poll_iteration(self) -> None:
         if self._listener is None:
             self._listener = asyncio.create_task(self._listen())
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+            async with asyncio.timeout(POLL_SECONDS):  # not wait_for: it can lose the one cancel that ends this loop
+                await self._wake.wait()
         self._wake.clear()
         try:
             await super()._poll_iteration()

@@ -22,7 +22,7 @@ from core.metrics import REGISTRY, collect_metrics
 from core.settings import Settings
 from core.telemetry import emit
 from db.database import Database
-from jobs.engine.bell import REDIS_FAULTS, RING_FUNCTION, connect_redis
+from jobs.engine.bell import RING_FUNCTION, connect_redis
 from jobs.engine.engine import Engine
 from jobs.engine.runner import run_job
 from jobs.kinds import build_engine
@@ -31,7 +31,6 @@ from worker.cron import cron_jobs
 
 SLICE_MARGIN_SECONDS = 60
 READ_LIMIT = 1_000
-RETRY_SECONDS = 1.0
 
 
 def run(settings: Settings) -> None:
@@ -46,7 +45,6 @@ def run(settings: Settings) -> None:
 async def _work(settings: Settings) -> None:
     database, redis = await Database.connect(settings), connect_redis(settings)
     engine = build_engine(settings, database, redis)
-    await _until_it_answers(redis)
     worker = BellWorker(**worker_settings(engine, redis))
     emit("worker_started", concurrency=settings.worker_concurrency)
     try:
@@ -88,14 +86,3 @@ def _ring_function(engine: Engine) -> Function:
         await run_job(engine, UUID(tenant_id), UUID(job_id))
 
     return func(run_ring, name=RING_FUNCTION)
-
-
-async def _until_it_answers(redis: ArqRedis) -> None:
-    """arq asks Redis as it starts and gives up at the first fault; a worker may well be there first."""
-    while True:
-        try:
-            await redis.ping()
-            return
-        except REDIS_FAULTS as error:
-            emit("redis_away", doing="start", error=repr(error))
-            await asyncio.sleep(RETRY_SECONDS)

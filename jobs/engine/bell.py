@@ -9,13 +9,14 @@ from uuid import UUID, uuid4
 import orjson
 from arq.connections import ArqRedis
 from arq.constants import in_progress_key_prefix
-from redis.asyncio import BlockingConnectionPool
+from redis.asyncio import ConnectionPool
 from redis.exceptions import RedisError
 
 from core.settings import Settings
 from core.telemetry import emit
 
 RING_FUNCTION = "run_job"
+MOST_CONNECTIONS = 500
 REDIS_FAULTS = (RedisError, OSError, TimeoutError)
 
 
@@ -24,8 +25,8 @@ def connect_redis(settings: Settings) -> ArqRedis:
 
     JSON instead of arq's pickle: what lies in Redis must never be able to run code in a worker.
     """
-    pool = BlockingConnectionPool.from_url(
-        settings.redis_url, max_connections=50, timeout=0.5, socket_timeout=0.5, socket_connect_timeout=0.5
+    pool = ConnectionPool.from_url(
+        settings.redis_url, max_connections=MOST_CONNECTIONS, socket_timeout=0.5, socket_connect_timeout=0.5
     )
     return ArqRedis(
         pool_or_conn=pool,

@@ -137,6 +137,11 @@ class BatchKind(ABC):
         It runs exactly once for every key, as cursor and rows commit together.
         """
 
+    async def check_shard(  # noqa: B027 (nothing to check is fine)
+        self, tx: Transaction, job: Job, lower: str, upper: str, processed: int
+    ) -> None:
+        """A shard is walked: hold `processed` against the rows that stand for its keys. Raise to fail the job."""
+
     async def on_completed(self, tx: Transaction, job: Job, processed: int) -> Sequence[NewJob]:
         """All keys are walked. Raise to fail the job; what is returned is started in the same transaction."""
         return ()

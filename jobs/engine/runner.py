@@ -73,6 +73,9 @@ async def run_inline(engine: Engine, tx: Transaction, job: Job) -> Job:
 
 
 async def _run_slice(engine: Engine, tenant_id: UUID, job_id: UUID) -> None:
+    if engine.stopping.is_set():  # what this worker heard and can no longer answer is for another one
+        await engine.bell.ring(job_id, tenant_id)
+        return
     now = asyncio.get_running_loop().time
     slice_ends = now() + engine.settings.slice_seconds
     while lease := await _take_lease(engine, tenant_id, job_id):
@@ -88,8 +91,6 @@ async def _run_slice(engine: Engine, tenant_id: UUID, job_id: UUID) -> None:
 
 
 async def _take_lease(engine: Engine, tenant_id: UUID, job_id: UUID) -> Lease | None:
-    if engine.stopping.is_set():
-        return None
     longest = LEASE_TAKEN_IN * engine.settings.lease_seconds
     async with engine.database.transaction(tenant_id, longest=longest) as tx:
         job = await lock_job(tx, job_id)
@@ -217,7 +218,14 @@ async def _plan(engine: Engine, tx: Transaction, lease: Lease, shard_rows: int |
 
 
 async def _end(engine: Engine, tx: Transaction, lease: Lease) -> Job | None:
-    """End a shard; the job itself when no other is left. The job's lock lets two that end together not miss it."""
+    """End a shard; the job itself when no other is left. The job's lock lets two that end together not miss it.
+
+    The rows are checked before the lock is taken, so that shards are checked side by side: nobody writes them now.
+    """
+    kind = engine.kind(lease.job)
+    shard = await sql.get_shard(tx.connection, tenant_id=tx.tenant_id, job_id=lease.job.job_id, shard_no=lease.shard_no)
+    if shard["upper"] is not None:
+        await kind.check_shard(tx, lease.job, shard["lower"] or kind.lowest, shard["upper"], shard["processed"])
     job = await lock_job(tx, lease.job.job_id)
     left = await sql.end_shard(tx.connection, **_held(tx, lease))
     if left is None:

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from core.errors import GuthiError
 from core.telemetry import emit
 from db.queries import sql
 from db.retriable import is_retriable
@@ -44,6 +43,9 @@ async def run_maintenance(engine: Engine, name: str) -> dict[str, Any] | None:
         async with engine.database.connection() as connection:
             await sql.record_maintenance_run(connection, name=name, started_at=started_at, result=result, error=error)
             await sql.forget_maintenance_runs(connection, name=name, keep=KEEP_RUNS.get(name, KEEP_OTHER_RUNS))
-    except (GuthiError, OSError) as failure:  # PostgreSQL is away: there is nowhere to record it but the log
+    except Exception as failure:
+        if not is_retriable(failure):
+            raise
+        # PostgreSQL is away: there is nowhere to record it but the log.
         emit("maintenance_failed", name=name, error=repr(failure))
     return result

@@ -97,6 +97,10 @@ SELECT cursor, upper, processed, attempts FROM batch_job_shards
 WHERE tenant_id = :tenant_id AND job_id = :job_id AND shard_no = :shard_no AND lease_token = :lease_token
 FOR UPDATE;
 
+-- name: get_shard^
+SELECT lower, upper, processed FROM batch_job_shards
+WHERE tenant_id = :tenant_id AND job_id = :job_id AND shard_no = :shard_no;
+
 -- name: advance_shard$
 -- Cursor, count and lease move in the transaction of the batch's rows; progress forgives earlier attempts.
 UPDATE batch_job_shards

@@ -49,6 +49,10 @@ WHERE tenant_id = :tenant_id AND tier_id = :tier_id
 SELECT count(*) FROM contributions
 WHERE tenant_id = :tenant_id AND cycle_id = :cycle_id AND member_id > :cursor::uuid;
 
+-- name: count_contributions_between$
+SELECT count(*) FROM contributions
+WHERE tenant_id = :tenant_id AND cycle_id = :cycle_id AND member_id > :cursor::uuid AND member_id <= :bound::uuid;
+
 -- name: last_contribution$
 SELECT member_id FROM contributions WHERE tenant_id = :tenant_id AND cycle_id = :cycle_id
 ORDER BY member_id DESC LIMIT 1;

@@ -24,7 +24,7 @@ from domain.member_csv import COLUMNS
 from tests.conftest import Servers
 from tests.support import make_society
 
-MOST_EXAMPLES = 50
+MOST_EXAMPLES = 30
 DATABASE = "schemathesis"
 # A key of our own choice: the tests are made before the database is.
 KEY_ID, SECRET = UUID(int=1), "5" * 64

@@ -59,9 +59,7 @@ async def join(owner: asyncpg.Connection, society: Society, number: str) -> UUID
             number,
             society.tier_id,
         )
-        await sql.open_membership(
-            owner, tenant_id=society.tenant_id, member_id=member_id, tier_id=society.tier_id
-        )
+        await sql.open_membership(owner, tenant_id=society.tenant_id, member_id=member_id, tier_id=society.tier_id)
     return member_id
 
 
@@ -137,7 +135,9 @@ async def test_a_start_waits_for_a_change_that_has_begun_and_sees_all_of_it(
     async with engine.database.transaction(society.tenant_id) as tx:
         await update_member(tx, leaver, 1, {"status": "Inactive"})
         starting = asyncio.create_task(start(engine, society))
-        await eventually(lambda: owner.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
+        await eventually(
+            lambda: owner.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        )
     cycle_id = await starting
     await becomes(owner, cycle_id, "Active")
     has_one = await who_has_one(owner, cycle_id)

@@ -115,9 +115,7 @@ async def test_sessions_cut_again_and_again(
     assert worker.process.poll() is None
 
 
-async def test_what_a_crash_undid_is_not_shown_once_the_job_has_ended(
-    engine: Engine, owner: Any
-) -> None:
+async def test_what_a_crash_undid_is_not_shown_once_the_job_has_ended(engine: Engine, owner: Any) -> None:
     """The scoreboard heard of batches that PostgreSQL lost in a crash, as it may: they commit without waiting."""
     society = await make_society(await owner.get(), members=1_000)
     cycle_id = await start(engine, society)

@@ -106,6 +106,14 @@ async def test_redis_frozen_for_a_while_holds_up_no_batch(
     assert worker.process.poll() is None
 
 
+async def test_sigterm_ends_a_worker_that_has_never_seen_redis(start_worker: StartWorker, servers: Servers) -> None:
+    servers.valkey.kill()
+    worker = start_worker(**SMALL_STEPS)
+    await says(worker, "redis_away")
+    worker.send(signal.SIGTERM)
+    assert await worker.ended() == 0
+
+
 @pytest.mark.parametrize("fault", ["frozen", "stopped"])
 async def test_sigterm_ends_a_worker_also_while_redis_is_away(
     owner: asyncpg.Connection, start_worker: StartWorker, servers: Servers, fault: str

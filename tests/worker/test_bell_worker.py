@@ -149,19 +149,22 @@ async def test_slots_of_runs_in_progress_stay_taken_through_a_fault(
     monkeypatch.setattr(worker.main, "run_job", work)
     faulty = Faulty(running.pool)
     running._pool = faulty
-    for _ in range(12):
+
+    async def busy_with(runs: int) -> bool:
+        return busy == runs
+
+    for _ in range(3):
         await engine.bell.ring(uuid4(), uuid4())
-
-    async def full() -> bool:
-        return busy == engine.settings.worker_concurrency
-
-    await eventually(full)
-    faulty.failures |= {"zrangebyscore": 5}
+    await eventually(lambda: busy_with(3))
+    faulty.failures |= {"zrangebyscore": 3}
 
     async def failed() -> bool:
-        return not faulty.failures["zrangebyscore"] or running.job_counter == running.max_jobs
+        return faulty.failures["zrangebyscore"] == 0
 
     await eventually(failed)
+    for _ in range(9):
+        await engine.bell.ring(uuid4(), uuid4())
+    await eventually(lambda: busy_with(engine.settings.worker_concurrency))
     go.set()
 
     async def empty() -> bool:

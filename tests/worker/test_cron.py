@@ -1,6 +1,7 @@
 """The cron table, and that each maintenance run is recorded."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import asyncpg
@@ -36,7 +37,7 @@ def test_the_table_holds_every_maintenance_job_once(engine: Engine) -> None:
 @pytest.mark.parametrize("every", [1, 2, 5, 30])
 def test_sweep_runs_every_few_seconds(engine: Engine, every: int) -> None:
     runs = runs_of(tuned(engine, sweep_seconds=every), "sweep", NOON, 10)
-    assert {later - sooner for sooner, later in zip(runs, runs[1:], strict=False)} == {timedelta(seconds=every)}
+    assert {later - sooner for sooner, later in pairwise(runs)} == {timedelta(seconds=every)}
 
 
 def test_the_others_run_hourly_and_daily(engine: Engine) -> None:
