@@ -22,6 +22,7 @@ class NotifyAgentsNewCycle(BatchKind):
         return None if bound is None else str(bound)
 
     async def run_batch(self, tx: Transaction, job: Job, cursor: str, bound: str) -> int:
+        await sql.avoid_nested_loops(tx.connection)
         walked: int = await sql.notify_agents(
             tx.connection, tenant_id=tx.tenant_id, cycle_id=job.subject_id, cursor=cursor, bound=bound
         )

@@ -25,6 +25,10 @@ WHERE tenant_id = :tenant_id
 ORDER BY agent_id
 OFFSET :skip LIMIT 1;
 
+-- name: avoid_nested_loops!
+-- For this transaction: of a cycle just made there are no statistics, and what is taken for one row is a million.
+SET LOCAL enable_nestloop = off;
+
 -- name: notify_agents$
 -- One notification for each agent of the range who has members in the cycle; returns the agents walked.
 WITH notified AS (

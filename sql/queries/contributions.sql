@@ -74,12 +74,14 @@ WHERE tenant_id = :tenant_id AND cycle_id = :cycle_id
 -- name: list_contributions
 -- In the order of the key; none while the cycle is not whole: rows half made are nobody's business.
 SELECT b.contribution_id, b.member_id, m.member_number, b.contribution_amount, b.contribution_status, b.due_date
-FROM contributions AS b
+FROM (
+    SELECT * FROM contributions
+    WHERE tenant_id = :tenant_id AND cycle_id = :cycle_id AND member_id > :after::uuid
+    ORDER BY member_id
+    LIMIT :limit
+) AS b
 JOIN members AS m ON m.tenant_id = b.tenant_id AND m.member_id = b.member_id
-WHERE b.tenant_id = :tenant_id AND b.cycle_id = :cycle_id
-  AND b.member_id > :after::uuid
-ORDER BY b.member_id
-LIMIT :limit;
+ORDER BY b.member_id;
 
 -- name: get_contribution^
 SELECT b.contribution_id, b.member_id, m.member_number, b.contribution_amount, b.contribution_status, b.due_date

@@ -194,3 +194,24 @@ async def test_the_main_loop_outlives_redis_faults_of_every_sort(
         return job_id in ran
 
     await eventually(found)
+
+
+@pytest.mark.parametrize("ticks", range(6))
+async def test_the_cancel_that_ends_the_main_loop_is_not_lost_in_a_wake(engine: Engine, ticks: int) -> None:
+    """arq cancels once, after a signal: were that swallowed just as the bell rings, the worker would never end."""
+    stopping = BellWorker(**worker_settings(engine, engine.bell._redis), handle_signals=False)
+    loop = asyncio.create_task(stopping.async_run())
+
+    async def listens() -> bool:
+        return stopping._listener is not None
+
+    await eventually(listens)
+    await asyncio.sleep(0.05)  # in the middle of waiting for the bell
+    stopping._wake.set()
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    stopping.main_task.cancel()
+    await asyncio.wait([loop], timeout=20)
+    assert loop.done()
+    stopping._listener.cancel()
+    await asyncio.gather(*stopping.tasks.values(), return_exceptions=True)
