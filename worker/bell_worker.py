@@ -47,7 +47,7 @@ class BellWorker(Worker):
         if self._listener is None:
             self._listener = asyncio.create_task(self._listen())
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(POLL_SECONDS):  # not wait_for: it can lose the one cancel that ends this loop
+            async with asyncio.timeout(POLL_SECONDS):  # not wait_for: it can swallow the cancel that ends this loop
                 await self._wake.wait()
         self._wake.clear()
         try:
@@ -77,6 +77,13 @@ class BellWorker(Worker):
         self._stopping.set()
         self._wake.set()
         super().handle_sig_wait_for_completion(signum)
+
+    async def _wait_for_tasks_to_complete(self, signum: Signals) -> None:
+        """arq cancels its main loop once; a library below that swallows it would leave a worker that never ends."""
+        await super()._wait_for_tasks_to_complete(signum)
+        while self.main_task is not None and not self.main_task.done():
+            await asyncio.wait([self.main_task], timeout=POLL_SECONDS)
+            self.main_task.cancel()
 
     async def close(self) -> None:
         if self._listener is not None:

@@ -208,9 +208,12 @@ async def test_the_plan_cuts_the_keys_without_gap_or_overlap(
     assert max(sizes) <= 2 * min(sizes) + 1
 
 
-async def test_rows_that_are_not_those_planned_fail_the_job(engine: Engine, owner: asyncpg.Connection) -> None:
-    society, cycle_id, job_id = await ready(engine, owner, 100)
-    stray = uuid4()
+@pytest.mark.parametrize("stray", [UUID(int=1), UUID(int=2**128 - 1)])
+@pytest.mark.parametrize("members", [0, 100])
+async def test_rows_that_are_not_those_planned_fail_the_job(
+    engine: Engine, owner: asyncpg.Connection, members: int, stray: UUID
+) -> None:
+    society, cycle_id, job_id = await ready(engine, owner, members)
     await owner.execute(
         "INSERT INTO contributions (tenant_id, cycle_id, member_id, contribution_amount, due_date)"
         " VALUES ($1, $2, $3, 1, '2030-01-01')",
@@ -222,7 +225,7 @@ async def test_rows_that_are_not_those_planned_fail_the_job(engine: Engine, owne
     job = await job_of(owner, cycle_id)
     assert job["state"] == "Failed"
     assert job["error"].startswith(PlanMismatchError.__name__)
-    assert "101 rows stand, 100 were counted, 100 were planned" in job["error"]
+    assert f"{members + 1} rows stand where {members} were counted" in job["error"]
     assert await cycle_status(owner, cycle_id) == "Failed"
 
     await owner.execute("DELETE FROM contributions WHERE member_id = $1", stray)
