@@ -9,6 +9,7 @@ from uuid import UUID
 from fastapi import Response
 
 from api.fields import CycleStatus, Gender, MemberStatus, Out, encode_cursor
+from domain.roles import Role
 from jobs.engine.model import Job, JobState
 from jobs.engine.progress import Progress
 
@@ -43,18 +44,50 @@ class Agent(Out):
 
 class Member(Out):
     member_id: UUID
-    member_number: str
+    member_number: str | None
+    """Null until the member is approved."""
     full_name: str
     gender: Gender
     status: MemberStatus
+    status_reason: str | None
     tier_id: UUID
     agent_id: UUID | None
     phone: str | None
     email: str | None
-    joined_on: date
+    joined_on: date | None
+    """Null until the member is approved."""
+    reviewed_at: datetime | None
+    approved_at: datetime | None
+    died_on: date | None
     version: int
     created_at: datetime
     updated_at: datetime
+
+
+class User(Out):
+    user_id: UUID
+    email: str
+    name: str
+    role: Role
+    is_active: bool
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class Key(Out):
+    key_id: UUID
+    user_id: UUID
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    replaced_by: UUID | None
+    """The key that it was rotated to."""
+
+
+class IssuedKey(Key):
+    api_key: str
+    """Shown in this answer only."""
 
 
 class Contribution(Out):
@@ -180,6 +213,28 @@ class LogEntry(Out):
     level: str
     event: str
     fields: dict[str, Any]
+
+
+class AuditEntry(Out):
+    entry_id: UUID
+    at: datetime
+    table: str
+    record_id: str | None
+    """Null for an entry that speaks of many new rows."""
+    operation: str
+    row_count: int
+    old_values: dict[str, Any] | None
+    new_values: dict[str, Any] | None
+    """Of the changed columns alone; of many new rows the first and the last id."""
+    user_id: UUID | None
+    key_id: UUID | None
+    request_id: str | None
+    address: str | None
+    job: str | None
+    """Kind and id of the job that made the change."""
+    database_role: str
+    position: int | None
+    """Place in the month's chain."""
 
 
 def answer(body: Out, status: int = 200, **headers: str) -> Response:

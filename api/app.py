@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from api import agents, cycles, health, jobs, members, tiers
+from api import agents, audit, cycles, events, health, jobs, member_lifecycle, members, tiers, users
 from api.limits import BodyLimit
 from api.problems import PROBLEM_RESPONSES, Problem, install_problem_handlers
 from api.progress import ProgressFeed
+from api.rate_limits import RateLimitHeaders, RateLimits
+from api.requests import RequestIds
 from core.logs import configure_logs
 from core.metrics import collect_metrics
 from core.settings import Settings, load_settings
@@ -37,6 +39,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database, redis = await Database.connect(settings), connect_redis(settings)
         app.state.engine = build_engine(settings, database, redis)
+        app.state.rate_limits = RateLimits(settings, redis)
         app.state.progress_feed = ProgressFeed(app.state.engine, redis)
         try:
             yield
@@ -54,14 +57,24 @@ def create_app(settings: Settings) -> FastAPI:
         responses=PROBLEM_RESPONSES,
         redirect_slashes=False,  # a redirect would name a host that the client made up
     )
-    routers = [module.router for module in (cycles, jobs, members, tiers, agents, health)]
+    modules = (cycles, jobs, members, member_lifecycle, tiers, agents, users, events, audit, health)
+    routers = [module.router for module in modules]
     app.router.routes.append(cycles.polled)
     for router in routers:
         app.include_router(router)
     install_problem_handlers(app, [r for router in routers for r in router.routes if isinstance(r, APIRoute)])
+    app.state.settings = settings
     app.add_middleware(BodyLimit, settings=settings)
+    app.add_middleware(RateLimitHeaders)
+    _wrap_all(app)
     _document_problems(app)
     return app
+
+
+def _wrap_all(app: FastAPI) -> None:
+    """Around the answer to a defect, too, which Starlette gives outside of every middleware."""
+    build = app.build_middleware_stack
+    app.build_middleware_stack = lambda: RequestIds(build())  # type: ignore[method-assign]
 
 
 def _document_problems(app: FastAPI) -> None:

@@ -1,12 +1,16 @@
-"""What every endpoint is given: the engine, and who is calling."""
+"""What every endpoint is given: the engine, and who is calling, once they may."""
 
 from typing import Annotated
 
 from fastapi import Depends, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
 from core.errors import InvalidInputError, UnauthorizedError
+from db.database import identify_actor
 from domain.api_keys import Caller, authenticate
+from domain.roles import Permission
 from jobs.engine.engine import Engine
 
 
@@ -18,14 +22,25 @@ async def _engine(request: Request) -> Engine:  # async, as FastAPI hops to a th
 CurrentEngine = Annotated[Engine, Depends(_engine)]
 
 
-class _CallerFromKey(HTTPBearer):
-    """Documented as a bearer scheme, gives the Caller. One dependency for all of it, as each costs time."""
+class May(HTTPBearer):
+    """Documented as a bearer scheme, gives the Caller. One dependency for all of it, as each costs time.
+
+    `Annotated[Caller, Depends(May(Permission.VIEW))]` guards a call; `permission_of` reads it from the route.
+    """
+
+    def __init__(self, permission: Permission) -> None:
+        super().__init__(scheme_name="ApiKey", description="guthi_<keyid>_<secret>")
+        self.permission = permission
 
     async def __call__(self, request: Request) -> Caller:  # type: ignore[override]  # FastAPI only calls it
         scheme, _, api_key = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             raise UnauthorizedError("send a key as 'Authorization: Bearer guthi_<keyid>_<secret>'")
-        caller = await authenticate(request.app.state.engine.database, api_key.strip())
+        state = request.app.state
+        caller = await authenticate(state.engine.database, api_key.strip())
+        identify_actor(caller.user_id, caller.key_id)
+        await state.rate_limits.take(request.scope, caller.key_id)
+        caller.must(self.permission)
         # Calls that take parameters refuse unknown ones by their model; those without must do so, too.
         dependant = getattr(request.scope.get("route"), "dependant", None)
         if request.scope["query_string"] and not (dependant and dependant.query_params):
@@ -33,15 +48,27 @@ class _CallerFromKey(HTTPBearer):
         return caller
 
 
-caller_of = _CallerFromKey(description="guthi_<keyid>_<secret>")
+may_view = May(Permission.VIEW)
+
+Viewer = Annotated[Caller, Depends(may_view)]
+TierManager = Annotated[Caller, Depends(May(Permission.MANAGE_TIERS))]
+MemberManager = Annotated[Caller, Depends(May(Permission.MANAGE_MEMBERS))]
+CycleStarter = Annotated[Caller, Depends(May(Permission.START_CYCLES))]
+JobSteerer = Annotated[Caller, Depends(May(Permission.STEER_JOBS))]
+Registrar = Annotated[Caller, Depends(May(Permission.REGISTER_MEMBERS))]
+Reviewer = Annotated[Caller, Depends(May(Permission.REVIEW_MEMBERS))]
+Decider = Annotated[Caller, Depends(May(Permission.DECIDE_MEMBERS))]
+EventReader = Annotated[Caller, Depends(May(Permission.READ_EVENTS))]
+AuditReader = Annotated[Caller, Depends(May(Permission.READ_AUDIT))]
+UserManager = Annotated[Caller, Depends(May(Permission.MANAGE_USERS))]
 
 
-async def _writer(caller: Annotated[Caller, Depends(caller_of)]) -> Caller:
-    caller.must_write()
-    return caller
-
-
-Reader = Annotated[Caller, Depends(caller_of)]
-"""Any live key."""
-Writer = Annotated[Caller, Depends(_writer)]
-"""A key whose role may change things."""
+def permission_of(route: APIRoute) -> Permission | None:
+    """What a call's guard asks for. None: the call is open to everybody."""
+    asked: list[Dependant] = [route.dependant]
+    while asked:
+        dependant = asked.pop()
+        if isinstance(dependant.call, May):
+            return dependant.call.permission
+        asked += dependant.dependencies
+    return None

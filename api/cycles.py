@@ -10,7 +10,7 @@ from sse_starlette.sse import EventSourceResponse
 from starlette.routing import Route
 
 from api.answers import Contribution, CreationProgress, Cycle, Page, answer, page_of, paged
-from api.context import CurrentEngine, Reader, Writer, caller_of
+from api.context import CurrentEngine, CycleStarter, Viewer, may_view
 from api.fields import WHOLE, CycleStatus, In, Money, PageQuery
 from api.idempotency import PARAMETER, IdempotencyKey, once
 from api.progress import ProgressFeed, read_progress
@@ -51,7 +51,7 @@ class CyclesQuery(PageQuery):
     openapi_extra=PARAMETER,
 )
 async def start(
-    request: Request, engine: CurrentEngine, caller: Writer, key: IdempotencyKey, body: StartCycle
+    request: Request, engine: CurrentEngine, caller: CycleStarter, key: IdempotencyKey, body: StartCycle
 ) -> Response:
     """Start a cycle: 202 `Initializing` when workers create it, 201 `Active` when it was small enough to do at once."""
     new = NewCycle(
@@ -77,7 +77,7 @@ async def start(
 
 
 @router.get("", response_model=Page[Cycle])
-async def list_cycles(engine: CurrentEngine, caller: Reader, query: Annotated[CyclesQuery, Query()]) -> Response:
+async def list_cycles(engine: CurrentEngine, caller: Viewer, query: Annotated[CyclesQuery, Query()]) -> Response:
     """Newest first."""
     async with engine.database.transaction(caller.tenant_id) as tx:
         rows = [
@@ -90,7 +90,7 @@ async def list_cycles(engine: CurrentEngine, caller: Reader, query: Annotated[Cy
 
 
 @router.get("/{cycle_id}", response_model=Cycle)
-async def show(engine: CurrentEngine, caller: Reader, cycle_id: UUID) -> Response:
+async def show(engine: CurrentEngine, caller: Viewer, cycle_id: UUID) -> Response:
     async with engine.database.transaction(caller.tenant_id) as tx:
         return answer(await _load(tx, cycle_id))
 
@@ -100,13 +100,13 @@ async def show(engine: CurrentEngine, caller: Reader, cycle_id: UUID) -> Respons
     response_model=CreationProgress,
     responses={304: {"description": "Nothing has changed since the answer with this `ETag`"}},
 )
-async def creation_progress(request: Request, caller: Reader, cycle_id: UUID) -> Response:
+async def creation_progress(request: Request, caller: Viewer, cycle_id: UUID) -> Response:
     """From Redis, or from PostgreSQL when Redis has nothing. 304 while the last answer's `ETag` still holds."""
     return await _answer_progress(request, caller, cycle_id)
 
 
 async def _poll_progress(request: Request) -> Response:
-    return await _answer_progress(request, await caller_of(request), request.path_params["cycle_id"])
+    return await _answer_progress(request, await may_view(request), request.path_params["cycle_id"])
 
 
 async def _answer_progress(request: Request, caller: Caller, cycle_id: UUID) -> Response:
@@ -129,7 +129,7 @@ polled.methods = {"GET"}
     response_class=EventSourceResponse,
     responses={200: {"content": {"text/event-stream": {}}, "description": "Events whose data is CreationProgress"}},
 )
-async def stream(request: Request, engine: CurrentEngine, caller: Reader, cycle_id: UUID) -> EventSourceResponse:
+async def stream(request: Request, engine: CurrentEngine, caller: Viewer, cycle_id: UUID) -> EventSourceResponse:
     """The same as server-sent events, at most ten a second; the last one when nothing more will come.
 
     A client that lost the connection opens it again and is given the present state first.
@@ -146,7 +146,7 @@ async def stream(request: Request, engine: CurrentEngine, caller: Reader, cycle_
 
 @router.get("/{cycle_id}/contributions", response_model=Page[Contribution])
 async def list_contributions(
-    engine: CurrentEngine, caller: Reader, cycle_id: UUID, query: Annotated[PageQuery, Query()]
+    engine: CurrentEngine, caller: Viewer, cycle_id: UUID, query: Annotated[PageQuery, Query()]
 ) -> Response:
     """In the order of the members. Empty while the cycle is not whole: half of the rows would mislead."""
     async with engine.database.transaction(caller.tenant_id) as tx:
@@ -167,7 +167,7 @@ async def list_contributions(
 
 
 @router.get("/{cycle_id}/contributions/{member_id}", response_model=Contribution)
-async def show_contribution(engine: CurrentEngine, caller: Reader, cycle_id: UUID, member_id: UUID) -> Response:
+async def show_contribution(engine: CurrentEngine, caller: Viewer, cycle_id: UUID, member_id: UUID) -> Response:
     async with engine.database.transaction(caller.tenant_id) as tx:
         cycle = await _load(tx, cycle_id)
         row = await sql.get_contribution(tx.connection, tenant_id=tx.tenant_id, cycle_id=cycle_id, member_id=member_id)

@@ -3,11 +3,12 @@
 import base64
 import re
 from collections.abc import Mapping
+from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 MOST_MONEY = Decimal("999999999999.99")  # numeric(14, 2)
@@ -40,6 +41,19 @@ def _to_whole(value: object) -> object:
 WHOLE = BeforeValidator(_to_whole)
 """For a strict integer in a body."""
 
+Version = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True), WHOLE]
+"""The row's version that was read: a change of any other one is refused."""
+
+
+def _to_day(value: object) -> date:
+    if not isinstance(value, str) or not re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        raise ValueError("must be a date like 2025-01-31")
+    return date.fromisoformat(value)
+
+
+Day = Annotated[date, BeforeValidator(_to_day)]
+"""A date and nothing else: pydantic alone would take a number of seconds for one."""
+
 
 def _to_money(value: object) -> Decimal:
     value = _to_whole(value)
@@ -67,12 +81,15 @@ Money = Annotated[
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_TEXT)]
 """A line of text that begins and ends with something visible."""
 
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=_TEXT)]
+"""Why somebody decided as they did."""
+
 Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,19}$")]
 Phone = Annotated[str, StringConstraints(pattern=r"^\+?[0-9][0-9 ()-]{4,24}$")]
 Email = Annotated[str, StringConstraints(max_length=254, pattern=r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+$")]
 Search = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Gender = Literal["F", "M", "O"]
-MemberStatus = Literal["Active", "Inactive", "Deceased"]
+MemberStatus = Literal["Pending", "UnderReview", "Approved", "Active", "Inactive", "Suspended", "Deceased", "Rejected"]
 CycleStatus = Literal["Initializing", "Active", "Completed", "Failed", "Cancelled"]
 
 
@@ -92,6 +109,16 @@ Cursor = Annotated[
     BeforeValidator(_decode_cursor),
     WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9_-]{22}$"}),
 ]
+
+
+def _only_rfc_3339(value: object) -> object:
+    if not isinstance(value, str) or not re.match(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d", value):
+        raise ValueError("must be a time like 2025-01-31T12:00:00Z")
+    return value
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_only_rfc_3339)]
+"""RFC 3339 with a zone; a number is no time here."""
 
 
 class PageQuery(In):

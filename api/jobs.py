@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from api.answers import BatchJob, LogEntry, Page, answer, paged
-from api.context import CurrentEngine, Reader, Writer
+from api.context import CurrentEngine, JobSteerer, Viewer
 from api.fields import PageQuery, Search
 from core.errors import NotFoundError
 from db.database import Transaction
@@ -25,7 +25,7 @@ class JobsQuery(PageQuery):
 
 
 @router.get("", response_model=Page[BatchJob])
-async def list_jobs(engine: CurrentEngine, caller: Reader, query: Annotated[JobsQuery, Query()]) -> Response:
+async def list_jobs(engine: CurrentEngine, caller: Viewer, query: Annotated[JobsQuery, Query()]) -> Response:
     """Newest first."""
     async with engine.database.transaction(caller.tenant_id) as tx:
         rows = [
@@ -44,7 +44,7 @@ async def list_jobs(engine: CurrentEngine, caller: Reader, query: Annotated[Jobs
 
 
 @router.get("/{job_id}", response_model=BatchJob)
-async def show(engine: CurrentEngine, caller: Reader, job_id: UUID) -> Response:
+async def show(engine: CurrentEngine, caller: Viewer, job_id: UUID) -> Response:
     async with engine.database.transaction(caller.tenant_id) as tx:
         row = await sql.get_job(tx.connection, tenant_id=tx.tenant_id, job_id=job_id)
         if row is None:
@@ -56,7 +56,7 @@ async def show(engine: CurrentEngine, caller: Reader, job_id: UUID) -> Response:
 
 
 @router.get("/{job_id}/log", response_model=Page[LogEntry])
-async def log(engine: CurrentEngine, caller: Reader, job_id: UUID, query: Annotated[PageQuery, Query()]) -> Response:
+async def log(engine: CurrentEngine, caller: Viewer, job_id: UUID, query: Annotated[PageQuery, Query()]) -> Response:
     """Oldest first: its steps, its failures, and the rows that an import refused."""
     async with engine.database.transaction(caller.tenant_id) as tx:
         if await sql.get_job(tx.connection, tenant_id=tx.tenant_id, job_id=job_id) is None:
@@ -76,25 +76,25 @@ async def log(engine: CurrentEngine, caller: Reader, job_id: UUID, query: Annota
 
 
 @router.post("/{job_id}/pause", response_model=BatchJob)
-async def pause(engine: CurrentEngine, caller: Writer, job_id: UUID) -> Response:
+async def pause(engine: CurrentEngine, caller: JobSteerer, job_id: UUID) -> Response:
     """Once this has answered, the job makes no further row until it is resumed."""
     return await _steer(engine, caller.tenant_id, job_id, pause_job)
 
 
 @router.post("/{job_id}/resume", response_model=BatchJob)
-async def resume(engine: CurrentEngine, caller: Writer, job_id: UUID) -> Response:
+async def resume(engine: CurrentEngine, caller: JobSteerer, job_id: UUID) -> Response:
     """It goes on from where it stood."""
     return await _steer(engine, caller.tenant_id, job_id, resume_job)
 
 
 @router.post("/{job_id}/cancel", response_model=BatchJob)
-async def cancel(engine: CurrentEngine, caller: Writer, job_id: UUID) -> Response:
+async def cancel(engine: CurrentEngine, caller: JobSteerer, job_id: UUID) -> Response:
     """Once this has answered, the job makes no further row; what a cancelled cycle has made is removed."""
     return await _steer(engine, caller.tenant_id, job_id, cancel_job)
 
 
 @router.post("/{job_id}/retry", response_model=BatchJob)
-async def retry(engine: CurrentEngine, caller: Writer, job_id: UUID) -> Response:
+async def retry(engine: CurrentEngine, caller: JobSteerer, job_id: UUID) -> Response:
     """A failed job goes on from its cursors: mend the cause first."""
     return await _steer(engine, caller.tenant_id, job_id, retry_job)
 

@@ -6,16 +6,17 @@ from typing import IO, Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from starlette.exceptions import HTTPException
 
-from api.answers import BatchJob, Member, Page, answer, page_of
-from api.context import CurrentEngine, Reader, Writer
-from api.fields import WHOLE, Code, Email, Gender, In, MemberStatus, PageQuery, Phone, Search, Text
+from api.answers import BatchJob, Member, Page, page_of
+from api.context import CurrentEngine, MemberManager, Viewer
+from api.fields import Code, Email, Gender, In, MemberStatus, PageQuery, Phone, Search, Text
 from api.idempotency import PARAMETER, IdempotencyKey, once
 from api.jobs import router as jobs_router
 from api.jobs import with_shards
-from core.errors import InvalidInputError, NotFoundError
+from api.versions import UNSET, Change, IfMatch, version_of, versioned
+from core.errors import NotFoundError
 from db.database import Transaction
 from db.queries import sql
 from domain.idempotency_keys import StoredAnswer
@@ -25,7 +26,6 @@ from jobs.import_members import start_import
 router = APIRouter(prefix="/api/members", tags=["members"])
 
 _IN_MEMORY_BYTES = 1_048_576
-UNSET: Any = None
 
 
 class MembersQuery(PageQuery):
@@ -36,12 +36,9 @@ class MembersQuery(PageQuery):
     """A tier's code."""
 
 
-class ChangeMember(In):
-    """Only what is named is changed; `agentId`, `phone` and `email` may be null."""
+class ChangeMember(Change):
+    """`agentId`, `phone` and `email` may be null."""
 
-    model_config = ConfigDict(json_schema_extra={"minProperties": 2})
-
-    version: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True), WHOLE]
     full_name: Text = Field(default=UNSET)
     gender: Gender = Field(default=UNSET)
     status: MemberStatus = Field(default=UNSET)
@@ -56,7 +53,7 @@ class ImportQuery(In):
 
 
 @router.get("", response_model=Page[Member])
-async def list_members(engine: CurrentEngine, caller: Reader, query: Annotated[MembersQuery, Query()]) -> Response:
+async def list_members(engine: CurrentEngine, caller: Viewer, query: Annotated[MembersQuery, Query()]) -> Response:
     """In the order they were brought in."""
     async with engine.database.transaction(caller.tenant_id) as tx:
         rows = [
@@ -86,7 +83,7 @@ async def list_members(engine: CurrentEngine, caller: Reader, query: Annotated[M
 async def import_csv(
     request: Request,
     engine: CurrentEngine,
-    caller: Writer,
+    caller: MemberManager,
     key: IdempotencyKey,
     query: Annotated[ImportQuery, Query()],
 ) -> Response:
@@ -116,7 +113,7 @@ async def import_is_posted() -> None:
 
 
 @router.get("/{member_id}", response_model=Member)
-async def show(engine: CurrentEngine, caller: Reader, member_id: UUID) -> Response:
+async def show(engine: CurrentEngine, caller: Viewer, member_id: UUID) -> Response:
     async with engine.database.transaction(caller.tenant_id) as tx:
         row = await sql.get_member(tx.connection, tenant_id=tx.tenant_id, member_id=member_id)
     if row is None:
@@ -125,13 +122,13 @@ async def show(engine: CurrentEngine, caller: Reader, member_id: UUID) -> Respon
 
 
 @router.patch("/{member_id}", response_model=Member)
-async def change(engine: CurrentEngine, caller: Writer, member_id: UUID, body: ChangeMember) -> Response:
+async def change(
+    engine: CurrentEngine, caller: MemberManager, member_id: UUID, body: ChangeMember, if_match: IfMatch
+) -> Response:
     """With the `version` that was read; 409 `CONCURRENT_MODIFICATION` when it is not the present one."""
-    changes = body.model_dump(include=body.model_fields_set - {"version"})
-    if not changes:
-        raise InvalidInputError("name at least one field to change beside the version")
+    version, changes = version_of(body, if_match), body.changes()
     async with engine.database.transaction(caller.tenant_id) as tx:
-        row = await update_member(tx, member_id, body.version, changes)
+        row = await update_member(tx, member_id, version, changes, caller.user_id)
     return _shown(row)
 
 
@@ -146,4 +143,4 @@ async def _receive(request: Request, file: IO[bytes]) -> bytes:
 
 
 def _shown(row: Any) -> Response:
-    return answer(Member.of(row))
+    return versioned(Member.of(row))

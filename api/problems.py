@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from core.errors import GuthiError, InvalidInputError, MalformedRequestError
+from core.errors import GuthiError, InvalidInputError, MalformedRequestError, PathNotFoundError, RateLimitedError
 from core.telemetry import emit
 from db.errors import translate
 
@@ -77,6 +77,8 @@ async def _on_known_error(request: Request, error: Exception) -> Response:
     if known.status == 503:
         headers["Retry-After"] = RETRY_AFTER_SECONDS
         emit("request_unavailable", path=request.scope["path"], error=repr(error))
+    if isinstance(known, RateLimitedError):
+        headers["Retry-After"] = str(known.retry_after)
     if known.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return problem_response(known.status, known.code, str(known), known.context, headers)
@@ -99,7 +101,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.scope["path"]  # never request.url: it is put together from a Host header that may be anything
     if error.status_code == 404:
-        return problem_response(404, "PATH_NOT_FOUND", f"there is nothing at {path[:_LONGEST_ECHO]}; see /docs")
+        return problem_response(404, PathNotFoundError.code, f"there is nothing at {path[:_LONGEST_ECHO]}; see /docs")
     if error.status_code == 405:
         allow = _methods(request.app.state.routes, path) or (error.headers or {}).get("Allow", "")
         return problem_response(

@@ -133,7 +133,7 @@ class Stage:
                 worker.stop()
 
     async def society(self, members: int, prefix: str) -> Society:
-        society = await make_society(self.owner, members, prefix=prefix, agents=20)
+        society = await make_society(self.owner, members, prefix=prefix, agents=20, events=False)
         await self.superuser.execute("CHECKPOINT")
         await self.owner.execute("VACUUM ANALYZE members, tier_memberships")
         return society

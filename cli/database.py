@@ -13,7 +13,7 @@ from cli.output import print_json
 from core.errors import UnavailableError
 from core.settings import load_settings
 from db.migrate import migrate as run_migrations
-from jobs.invariants import Broken, broken_invariants
+from jobs.invariants import AUDIT, INVARIANTS, Broken, broken_invariants, broken_sequences
 
 
 @asynccontextmanager
@@ -39,7 +39,7 @@ def migrate() -> None:
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False) -> None:
-    """Check every invariant; exit code 1 when one is broken."""
+    """Check every invariant, and that every sequence gives free numbers; exit code 1 when one is broken."""
     broken = asyncio.run(_broken())
     if as_json:
         print_json([asdict(each) for each in broken])
@@ -47,11 +47,13 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON li
         print("all invariants hold")
     else:
         for each in broken:
-            print(f"{each.invariant}: tenant {each.tenant_id}, {each.subject}: {each.detail}")
+            whose = f"tenant {each.tenant_id}, " if each.tenant_id else ""
+            print(f"{each.invariant}: {whose}{each.subject}: {each.detail}")
     if broken:
         raise typer.Exit(1)
 
 
 async def _broken() -> list[Broken]:
     async with owner_connection() as connection:
-        return await broken_invariants(connection)
+        audited = await broken_invariants(connection, names=(*INVARIANTS, AUDIT))
+        return audited + await broken_sequences(connection)

@@ -10,7 +10,7 @@ import httpx
 import typer
 from typer.exceptions import TyperException
 
-from cli import cycles, database, dev, jobs, maintenance, members, serve, tenants
+from cli import audit, counters, cycles, database, dev, events, jobs, maintenance, members, sequences, serve, tenants
 from core.errors import GuthiError
 
 app = typer.Typer(
@@ -30,6 +30,10 @@ app.add_typer(members.app, name="members")
 app.add_typer(cycles.app, name="cycles")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(maintenance.app, name="maintenance")
+app.add_typer(events.app, name="events")
+app.add_typer(counters.app, name="counters")
+app.add_typer(sequences.app, name="sequences")
+app.add_typer(audit.app, name="audit")
 
 
 def main() -> None:

@@ -28,7 +28,17 @@ RESCUES = Counter("guthi_sweep_rescues", "Jobs that the sweeper had to ring for"
 SWEEPS = Counter("guthi_sweeps", "Sweeps done", registry=REGISTRY)
 REDIS_AWAY = Counter("guthi_redis_away", "Calls that Redis did not answer", registry=REGISTRY)
 BROKEN_INVARIANTS = Gauge("guthi_broken_invariants", "Found by the last reconcile run", registry=REGISTRY)
+OUTBOX_LAG = Gauge(
+    "guthi_outbox_lag_seconds",
+    "Age of the oldest event that the last relay run found without position",
+    registry=REGISTRY,
+)
+EVENTS_PLACED = Counter("guthi_events_placed", "Events given their position in the feed", registry=REGISTRY)
+BROKEN_SEQUENCES = Gauge(
+    "guthi_broken_sequences", "Sequences and counters that the last daily check found broken", registry=REGISTRY
+)
 UNAVAILABLE = Counter("guthi_requests_unavailable", "Requests answered 503", registry=REGISTRY)
+UNCHECKED = Counter("guthi_rate_limit_unchecked", "Requests let through as Redis did not answer", registry=REGISTRY)
 DEFECTS = Counter("guthi_requests_failed", "Requests answered 500", registry=REGISTRY)
 JOBS = Gauge("guthi_jobs", "Jobs by state, over all tenants", ["state"], registry=REGISTRY)
 OLDEST_UNFINISHED = Gauge(
@@ -73,8 +83,15 @@ def _count(event: str, fields: dict[str, Any]) -> None:
             REDIS_AWAY.inc()
         case "reconcile_done":
             BROKEN_INVARIANTS.set(fields["broken"])
+        case "events_relayed":
+            OUTBOX_LAG.set(fields["oldest_seconds"])
+            EVENTS_PLACED.inc(fields["placed"])
+        case "sequences_checked":
+            BROKEN_SEQUENCES.set(fields["broken"])
         case "request_unavailable":
             UNAVAILABLE.inc()
+        case "rate_limit_unchecked":
+            UNCHECKED.inc()
         case "request_failed":
             DEFECTS.inc()
         case "jobs_counted":

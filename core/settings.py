@@ -1,5 +1,6 @@
 """Every setting of the system, read once at start-up from `GUTHI_*` variables and `.env`."""
 
+import re
 from functools import cached_property
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -81,6 +82,10 @@ class Settings(BaseSettings):
     """How long Redis keeps the progress of a job that no longer moves."""
     idempotency_hours: Annotated[int, Field(ge=1)] = 24
     """How long a stored answer is replayed."""
+    key_grace_seconds: Annotated[int, Field(ge=0, le=86_400)] = 60
+    """How long a rotated API key still opens, so that no request fails while its clients switch. 0: not at all."""
+    rate_limit: str = "1000000/minute"
+    """Most requests of one API key, over all API processes: a number a second, minute, hour or day. Empty: no limit."""
 
     # --- logs
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -100,6 +105,13 @@ class Settings(BaseSettings):
     @classmethod
     def _is_redis(cls, url: str) -> str:
         return _check_url(url, "redis", "rediss", "unix")
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _is_rate(cls, rate: str) -> str:
+        if rate and not re.fullmatch(r"[1-9][0-9]{0,11}/(second|minute|hour|day)", rate):
+            raise ValueError('must look like "100/minute": a number a second, minute, hour or day')
+        return rate
 
     @model_validator(mode="after")
     def _batches_fit_into_leases(self) -> Self:

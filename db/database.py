@@ -1,12 +1,14 @@
 """The pool and the only two ways into PostgreSQL: a tenant's transaction, and a plain connection.
 
-Every transaction of a tenant opens with one message: `BEGIN`, the tenant, and how long the server
+Every transaction of a tenant opens with one message: `BEGIN`, the tenant, who acts, and how long the server
 waits for a client that fell silent inside it. The last is what frees a frozen worker's row locks.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +23,49 @@ AfterCommit = Callable[[], Awaitable[object]]
 
 LONGEST_TRANSACTION_SECONDS = 900
 """Staging the largest import takes minutes; past this the client is taken for frozen, and its locks are freed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who changes things, for the audit log: a user through a request, or a batch job."""
+
+    user_id: UUID | None = None
+    key_id: UUID | None = None
+    request_id: str | None = None
+    address: str | None = None
+    job_id: UUID | None = None
+
+    def setting(self) -> str:
+        """As PostgreSQL reads it: JSON without what is None, safely quoted, whatever is in it."""
+        told = {
+            "user": self.user_id,
+            "key": self.key_id,
+            "request": self.request_id,
+            "address": self.address,
+            "job": self.job_id,
+        }
+        text = orjson.dumps({name: value for name, value in told.items() if value is not None}, default=str).decode()
+        return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+_actor: ContextVar[Actor | None] = ContextVar("actor", default=None)
+
+
+@contextlib.contextmanager
+def acting_as(actor: Actor) -> Iterator[None]:
+    """Every transaction that is opened inside names this actor in the audit log."""
+    token = _actor.set(actor)
+    try:
+        yield
+    finally:
+        _actor.reset(token)
+
+
+def identify_actor(user_id: UUID, key_id: UUID) -> None:
+    """The request that is acting has shown its key. Nothing when nobody acts, as for a request that only reads."""
+    actor = _actor.get()
+    if actor is not None:
+        _actor.set(replace(actor, user_id=user_id, key_id=key_id))
 
 
 class Transaction:
@@ -121,6 +166,8 @@ class Database:
             f"SET LOCAL idle_in_transaction_session_timeout = {self._silence_ms}; "
             f"SET LOCAL transaction_timeout = {int(longest * 1_000)}"
         )
+        if (actor := _actor.get()) is not None:
+            begin += f"; SET LOCAL app.actor = {actor.setting()}"
         if replan:
             begin += "; SET LOCAL plan_cache_mode = force_custom_plan"
         return begin if durable else begin + "; SET LOCAL synchronous_commit = off"

@@ -11,7 +11,7 @@ from core.errors import InvalidInputError, NotFoundError
 from db.database import Transaction
 from db.queries import sql
 from domain.counters import next_code
-from domain.events import append_event
+from domain.events import record_change
 from domain.states import CYCLE_TRANSITIONS, check_arrow
 
 Cycle = Mapping[str, Any]
@@ -69,7 +69,7 @@ async def open_cycle(tx: Transaction, new: NewCycle, created_by: UUID) -> Cycle:
         duration_days=new.duration_days,
         created_by=created_by,
     )
-    await _append(tx, cycle, "ContributionCycleInitiated", created_by)
+    await record_change(tx, "ContributionCycleInitiated", None, cycle, created_by)
     return cycle
 
 
@@ -89,7 +89,8 @@ async def set_cycle_status(
         status=status,
         total_members=total_members,
     )
-    await _append(tx, changed, EVENT_OF_STATUS[status], reason=reason)
+    facts: dict[str, Any] = {} if reason is None else {"reason": reason}
+    await record_change(tx, EVENT_OF_STATUS[status], cycle, changed, **facts)
     return changed
 
 
@@ -104,22 +105,6 @@ async def count_owing_up_to(tx: Transaction, cycle: Cycle, most: int) -> int:
         most=most,
     )
     return found
-
-
-async def _append(tx: Transaction, cycle: Cycle, event: str, created_by: UUID | None = None, **more: Any) -> None:
-    """The payload holds what changed, so that the events replay to the row's state."""
-    payload = {"cycleStatus": cycle["cycle_status"], "totalMembers": cycle["total_members"], **more}
-    if cycle["version"] == 1:
-        payload |= {
-            "cycleCode": cycle["cycle_code"],
-            "tierId": str(cycle["tier_id"]),
-            "deceasedMemberId": str(cycle["deceased_member_id"]),
-            "contributionAmount": str(cycle["contribution_amount"]),
-            "benefitAmount": str(cycle["benefit_amount"]),
-            "asOf": cycle["as_of"].isoformat(),
-            "deadline": cycle["deadline"].isoformat(),
-        }
-    await append_event(tx, "contribution_cycle", cycle["cycle_id"], cycle["version"], event, payload, created_by)
 
 
 async def _this_year(tx: Transaction) -> int:

@@ -7,8 +7,10 @@ from uuid import UUID
 import asyncpg
 
 from core.errors import InvalidInputError
+from db.database import Transaction
 from db.queries import sql
 from domain.api_keys import new_api_key
+from domain.events import record_change
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,9 @@ async def create_tenant(connection: asyncpg.Connection, name: str, prefix: str) 
         raise InvalidInputError(f"a prefix is two to five capital letters, like UML, not {prefix!r}")
     async with connection.transaction():
         tenant_id = await sql.insert_tenant(connection, name=name.strip(), prefix=prefix)
-        user_id = await sql.insert_user(
+        user = await sql.insert_user(
             connection, tenant_id=tenant_id, email="admin@localhost", name="Administrator", role="admin"
         )
-        api_key = await new_api_key(connection, tenant_id, user_id)
-    return NewTenant(tenant_id, api_key)
+        await record_change(Transaction(connection, tenant_id), "UserCreated", None, user)
+        key = await new_api_key(connection, tenant_id, user["user_id"])
+    return NewTenant(tenant_id, key.api_key)

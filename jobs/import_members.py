@@ -59,7 +59,7 @@ class ImportMembers(BatchKind):
         if not job.params["dry_run"]:
             _ = [row async for row in sql.lock_import_tiers(tx.connection, **rows)]
             await sql.move_counters(tx.connection, **rows)
-            await sql.insert_imported_members(tx.connection, **rows)
+            await sql.insert_imported_members(tx.connection, created_by=job.created_by, **rows)
             await sql.delete_import_rows(tx.connection, **rows)
         return walked
 

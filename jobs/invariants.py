@@ -16,17 +16,23 @@ INVARIANTS = (
     "broken_jobs",
     "broken_events",
     "broken_counters",
+    "broken_memberships",
     "broken_partitions",
 )
 """Queries of `sql/queries/invariants.sql`; each is one statement and sees one snapshot."""
+AUDIT = "broken_audit"
+"""It reads the whole audit log: asked by doctor and `guthi audit verify`, not every hour."""
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """`invariant` names the query, `subject` the thing it found, `detail` says what does not agree."""
+    """`invariant` names the query, `subject` the thing it found, `detail` says what does not agree.
+
+    `tenant_id` is None for what all tenants share.
+    """
 
     invariant: str
-    tenant_id: UUID
+    tenant_id: UUID | None
     subject: str
     detail: str
 
@@ -49,6 +55,20 @@ async def broken_in_tenant(connection: Connection, tenant_id: UUID, names: Seque
         Broken(name, tenant_id, row["subject"], row["detail"])
         for name in names
         async for row in getattr(sql, name)(connection, tenant_id=tenant_id)
+    ]
+
+
+async def broken_sequences(connection: Connection) -> list[Broken]:
+    """Sequences whose next number is taken. They belong to no tenant; counters are `broken_counters`."""
+    return [
+        Broken(
+            "broken_sequences",
+            None,
+            row["name"],
+            f"{row['status']}: next {row['next_value']}, in use up to {row['max_used']}",
+        )
+        async for row in sql.check_sequence_health(connection)
+        if row["kind"] == "sequence" and row["status"] != "ok"
     ]
 
 

@@ -150,4 +150,4 @@ async def watched(settings: Settings, board: ProgressBoard | None = None) -> Asy
         connection.terminate()
     if not sampler.cancelled():
         sampler.result()
-    assert found == [], f"broken while jobs ran, in sample {samples}"
+    assert found == [], f"broken while jobs ran, in sample {samples}: {found[:3]}"

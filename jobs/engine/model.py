@@ -28,6 +28,7 @@ class JobState(enum.StrEnum):
 RUNNABLE = frozenset({JobState.QUEUED, JobState.PROCESSING})
 TERMINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
 
+BEGINS: Mapping[JobState, str] = {JobState.QUEUED: "somebody, or another job, started it"}
 TRANSITIONS: Mapping[tuple[JobState, JobState], str] = {
     (JobState.QUEUED, JobState.PROCESSING): "a runner took the first lease",
     (JobState.QUEUED, JobState.PAUSED): "an operator holds it back before it begins",

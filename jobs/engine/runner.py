@@ -20,7 +20,7 @@ from uuid import UUID, uuid4
 
 from core.errors import LeaseLostError, NotFoundError, WorkerDiedError
 from core.telemetry import bound, emit
-from db.database import Transaction
+from db.database import Actor, Transaction, acting_as
 from db.queries import sql
 from db.retriable import is_retriable
 from jobs.engine.batch_size import BatchSize
@@ -48,7 +48,7 @@ async def run_job(engine: Engine, tenant_id: UUID, job_id: UUID) -> None:
     Any number of runners may do this at once; the lease admits one to a shard and `job_parallelism` to a job.
     Raises nothing that a retry helps: the sweeper rings again.
     """
-    with bound(tenant_id=str(tenant_id), job_id=str(job_id)):
+    with bound(tenant_id=str(tenant_id), job_id=str(job_id)), acting_as(Actor(job_id=job_id)):
         try:
             await _run_slice(engine, tenant_id, job_id)
         except NotFoundError:

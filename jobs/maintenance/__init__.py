@@ -11,18 +11,28 @@ from core.telemetry import emit
 from db.queries import sql
 from db.retriable import is_retriable
 from jobs.engine.engine import Engine
+from jobs.maintenance.chain_audit import chain_audit
+from jobs.maintenance.check_sequences import check_sequences
 from jobs.maintenance.make_partitions import make_partitions
 from jobs.maintenance.purge_idempotency_keys import purge_idempotency_keys
 from jobs.maintenance.reconcile import reconcile
+from jobs.maintenance.relay_events import relay_events
 from jobs.maintenance.sweep import sweep
 
 MAINTENANCE: Mapping[str, Callable[[Engine], Awaitable[dict[str, Any]]]] = {
     "sweep": sweep,
+    "relay_events": relay_events,
     "make_partitions": make_partitions,
     "reconcile": reconcile,
     "purge_idempotency_keys": purge_idempotency_keys,
+    "check_sequences": check_sequences,
+    "chain_audit": chain_audit,
 }
-KEEP_RUNS: Mapping[str, timedelta] = {"sweep": timedelta(hours=1)}
+KEEP_RUNS: Mapping[str, timedelta] = {
+    "sweep": timedelta(hours=1),
+    "relay_events": timedelta(hours=1),
+    "chain_audit": timedelta(days=1),
+}
 KEEP_OTHER_RUNS = timedelta(days=90)
 
 

@@ -11,6 +11,13 @@ WHERE tenant_id = :tenant_id AND agent_id > :after::uuid
 ORDER BY agent_id
 LIMIT :limit;
 
+-- name: update_agent^
+-- A name that is NULL stays; an e-mail address is set when `sets_email`. No row: the version is not the present one.
+UPDATE agents
+SET name = coalesce(:name, name), email = CASE WHEN :sets_email::boolean THEN :email ELSE email END
+WHERE tenant_id = :tenant_id AND agent_id = :agent_id AND version = :version
+RETURNING *;
+
 -- name: count_agents$
 SELECT count(*) FROM agents WHERE tenant_id = :tenant_id AND agent_id > :cursor::uuid;
 

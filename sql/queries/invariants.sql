@@ -93,45 +93,56 @@ WHERE j.tenant_id = :tenant_id
   END;
 
 -- name: broken_events
--- 4. A cycle's events are numbered without gaps, and the last one tells the row's state.
-SELECT c.cycle_code AS subject, format(
-    '%s events up to version %s, the row has %s; the last says %s, the row %s',
-    e.events, e.last_version, c.version, e.last_status, c.cycle_status
+-- 4. An aggregate's events are numbered without gaps up to its row's version, and tell the row's status.
+-- (`guthi events replay` compares every field.)
+SELECT coalesce(a.aggregate_type, e.aggregate_type) || ' ' || coalesce(a.aggregate_id, e.aggregate_id) AS subject, format(
+    '%s events from version %s to %s, the row has %s; they say %s, the row %s',
+    coalesce(e.events, 0), e.first_version, e.last_version, a.version, e.status, a.status
 ) AS detail
-FROM contribution_cycles AS c
-CROSS JOIN LATERAL (
+FROM (SELECT aggregate_type, aggregate_id, version, status FROM aggregates WHERE tenant_id = :tenant_id) AS a
+FULL JOIN (
     SELECT
-        count(*) AS events,
-        max(e.version) AS last_version,
-        (array_agg(e.payload ->> 'cycleStatus' ORDER BY e.version DESC))[1] AS last_status
-    FROM events AS e WHERE e.tenant_id = c.tenant_id AND e.aggregate_id = c.cycle_id
-) AS e
-WHERE c.tenant_id = :tenant_id
-  AND (e.events <> c.version OR e.last_version IS DISTINCT FROM c.version OR e.last_status IS DISTINCT FROM c.cycle_status);
+        aggregate_id, min(aggregate_type) AS aggregate_type, count(*) AS events,
+        min(version) AS first_version, max(version) AS last_version,
+        max(version) FILTER (WHERE event_type LIKE '%Adopted') AS adopted_version,
+        (array_agg(coalesce(payload ->> 'cycleStatus', payload ->> 'status') ORDER BY version DESC)
+            FILTER (WHERE payload ?| ARRAY['cycleStatus', 'status']))[1] AS status
+    FROM events WHERE tenant_id = :tenant_id
+    GROUP BY aggregate_id
+) AS e ON e.aggregate_id = a.aggregate_id
+WHERE e.last_version IS DISTINCT FROM a.version
+   OR e.first_version <> coalesce(e.adopted_version, 1)
+   OR e.events <> e.last_version - e.first_version + 1
+   OR e.status IS DISTINCT FROM a.status;
 
 -- name: broken_counters
--- 5. Every number up to a counter's value is in use exactly once, but for those that imports jumped over.
+-- 5. Every number up to a counter's value is in use exactly once, but for those that it jumped over.
 SELECT coalesce(n.name, u.name) AS subject, format(
     'the counter says %s with %s skipped, %s are in use up to %s', n.value, n.skipped, coalesce(u.used, 0), u.highest
 ) AS detail
 FROM (SELECT name, value, skipped FROM counters WHERE tenant_id = :tenant_id) AS n
-FULL JOIN (
-    SELECT code.parts[1] AS name, count(*) AS used, max(code.parts[2]::bigint) AS highest
-    FROM (
-        SELECT regexp_match(cycle_code, '^(CC-\d{4})-(\d+)$') AS parts FROM contribution_cycles
-        WHERE tenant_id = :tenant_id
-        UNION ALL
-        SELECT regexp_match(m.member_number, '^(' || t.prefix || '-\d{4}-[FMO])-(\d+)$')
-        FROM members AS m JOIN tenants AS t ON t.tenant_id = m.tenant_id
-        WHERE m.tenant_id = :tenant_id
-    ) AS code
-    WHERE code.parts IS NOT NULL
-    GROUP BY 1
-) AS u ON u.name = n.name
-WHERE n.value IS DISTINCT FROM u.highest OR n.value - n.skipped IS DISTINCT FROM u.used;
+FULL JOIN counter_usage(:tenant_id) AS u ON u.name = n.name
+WHERE coalesce(n.value, 0) < u.highest OR coalesce(n.value - n.skipped, 0) <> coalesce(u.used, 0);
+
+-- name: broken_memberships
+-- 7. An Active member has an open membership in their tier (a unique index allows no second one), no other has any.
+SELECT coalesce(m.member_number, m.member_id::text) AS subject, format(
+    'the member is %s in tier %s, the open membership is in %s', m.status, m.tier_id, coalesce(o.tier_id::text, 'none')
+) AS detail
+FROM members AS m
+LEFT JOIN tier_memberships AS o
+    ON o.tenant_id = m.tenant_id AND o.member_id = m.member_id AND o.valid_to IS NULL
+WHERE m.tenant_id = :tenant_id
+  AND o.tier_id IS DISTINCT FROM CASE WHEN m.status = 'Active' THEN m.tier_id END;
 
 -- name: broken_partitions
 -- Rows of a month whose partition was not made in time: make_partitions moves them.
-SELECT 'contributions_default' AS subject, format('%s rows have no partition of their own', count(*)) AS detail
-FROM contributions WHERE tenant_id = :tenant_id AND tableoid = 'contributions_default'::regclass
-HAVING count(*) > 0;
+SELECT late.subject, format('%s rows have no partition of their own', late.standing) AS detail
+FROM (
+    SELECT 'contributions_default' AS subject, count(*) AS standing FROM contributions
+    WHERE tenant_id = :tenant_id AND tableoid = 'contributions_default'::regclass
+    UNION ALL
+    SELECT 'audit_log_default', count(*) FROM audit_log
+    WHERE tenant_id = :tenant_id AND tableoid = 'audit_log_default'::regclass
+) AS late
+WHERE late.standing > 0;

@@ -46,7 +46,7 @@ CROSS JOIN LATERAL unnest(c.problems) WITH ORDINALITY AS p (problem, n)
 ORDER BY c.line_no, p.n;
 
 -- name: lock_member_numbers!
--- One import of a tenant at a time gives and moves numbers, so that what was checked still holds.
+-- One import or approval of a tenant at a time gives and moves numbers, so that what an import checked still holds.
 SELECT pg_advisory_xact_lock(hashtextextended('member numbers ' || :tenant_id::uuid, 0));
 
 -- name: lock_import_tiers
@@ -73,7 +73,7 @@ SET value = greatest(counter.value, excluded.value),
         - (excluded.value - excluded.skipped);
 
 -- name: insert_imported_members!
--- The good rows become members, with numbers from the counters where they bring none, and open memberships.
+-- The good rows become members, with numbers from the counters where they bring none, events and open memberships.
 WITH good AS MATERIALIZED (
     SELECT
         c.line_no, c.full_name, c.gender, c.status, c.tier_id, c.agent_id, c.phone, c.email, c.joined_on,
@@ -104,7 +104,17 @@ WITH good AS MATERIALIZED (
         full_name, gender, status, tier_id, agent_id, phone, email, joined_on
     FROM numbered
     ORDER BY line_no
-    RETURNING m.tenant_id, m.member_id, m.tier_id, m.status
+    RETURNING m.*
+), recorded AS (
+    INSERT INTO events AS e (tenant_id, aggregate_type, aggregate_id, version, event_type, payload, created_by)
+    SELECT
+        tenant_id, 'member', member_id, version, 'MemberImported',
+        jsonb_build_object(
+            'memberNumber', member_number, 'fullName', full_name, 'gender', gender, 'status', status,
+            'tierId', tier_id, 'agentId', agent_id, 'phone', phone, 'email', email, 'joinedOn', joined_on, 'statusReason', status_reason,
+            'reviewedAt', reviewed_at, 'approvedAt', approved_at, 'diedOn', died_on
+        ), :created_by::uuid
+    FROM inserted
 )
 INSERT INTO tier_memberships AS membership (tenant_id, tier_id, member_id, valid_from)
 SELECT tenant_id, tier_id, member_id, clock_timestamp() FROM inserted WHERE status = 'Active';

@@ -20,11 +20,26 @@ WHERE m.tenant_id = :tenant_id
 ORDER BY m.member_id
 LIMIT :limit;
 
+-- name: insert_member^
+-- An application: no number yet.
+INSERT INTO members (tenant_id, full_name, gender, status, tier_id, agent_id, phone, email)
+VALUES (:tenant_id, :full_name, :gender, 'Pending', :tier_id, :agent_id, :phone, :email)
+RETURNING *;
+
+-- name: member_series$
+-- What the numbers given this year to members of a gender begin with: UML-2025-F. As the import has it.
+SELECT prefix || '-' || to_char(now() AT TIME ZONE 'UTC', 'YYYY') || '-' || :gender::text
+FROM tenants WHERE tenant_id = :tenant_id;
+
 -- name: update_member^
--- No row: the version is not the present one, and nothing changed.
+-- No row: the version is not the present one, and nothing changed. The dates of a status come with it.
 UPDATE members
 SET full_name = :full_name, gender = :gender, status = :status, tier_id = :tier_id, agent_id = :agent_id,
-    phone = :phone, email = :email
+    phone = :phone, email = :email, member_number = :member_number, status_reason = :status_reason,
+    died_on = :died_on,
+    reviewed_at = coalesce(reviewed_at, CASE WHEN :status = 'UnderReview' THEN clock_timestamp() END),
+    approved_at = coalesce(approved_at, CASE WHEN :status = 'Approved' THEN clock_timestamp() END),
+    joined_on = coalesce(joined_on, CASE WHEN :status = 'Approved' THEN (now() AT TIME ZONE 'UTC')::date END)
 WHERE tenant_id = :tenant_id AND member_id = :member_id AND version = :version
 RETURNING *;
 

@@ -45,7 +45,7 @@ def key_for(owner: asyncpg.Connection, society: Society) -> Callable[[str], Awai
             society.tenant_id,
             role,
         )
-        return await new_api_key(owner, society.tenant_id, user_id)
+        return (await new_api_key(owner, society.tenant_id, user_id)).api_key
 
     return make
 

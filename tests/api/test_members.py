@@ -61,6 +61,7 @@ async def test_one_member(client: httpx.AsyncClient, society: Society) -> None:
     assert set(dead) == {
         *("memberId", "memberNumber", "fullName", "gender", "status", "tierId", "agentId", "phone", "email"),
         *("joinedOn", "version", "createdAt", "updatedAt"),
+        *("statusReason", "reviewedAt", "approvedAt", "diedOn"),
     }
     assert (dead["status"], dead["joinedOn"], dead["version"]) == ("Deceased", "2020-01-01", 1)
     refused(await client.get(f"/api/members/{UNKNOWN}"), 404, "MEMBER_NOT_FOUND")

@@ -24,6 +24,8 @@ async def test_an_unknown_path_is_a_problem(client: httpx.AsyncClient, path: str
         ("POST", f"/api/members/{UNKNOWN}", "GET, PATCH"),
         ("GET", "/api/members/import", "POST"),
         ("DELETE", "/api/members/import", "POST"),
+        ("GET", f"/api/keys/{UNKNOWN}", "DELETE"),
+        ("POST", f"/api/users/{UNKNOWN}", "GET, PATCH"),
         ("PATCH", "/api/members/import", "POST"),
         ("GET", f"/api/jobs/{UNKNOWN}/pause", "POST"),
         ("OPTIONS", "/livez", "GET"),

@@ -32,6 +32,8 @@ async def ours(client: httpx.AsyncClient, start: Start, society: Society) -> dic
         "agent": agents[0]["agentId"],
         "tier": str(society.tier_id),
         "dead": str(society.dead),
+        "user": str(society.user_id),
+        "key": (await client.get("/api/keys")).json()["items"][0]["keyId"],
     }
 
 
@@ -49,6 +51,13 @@ async def test_anothers_ids_are_not_found_whatever_is_asked(
                 refused(await stranger.get(f"/api/jobs/{job}{tail}"), 404, "JOB_NOT_FOUND")
             for verb in ("pause", "resume", "cancel", "retry"):
                 refused(await stranger.post(f"/api/jobs/{job}/{verb}"), 404, "JOB_NOT_FOUND")
+        for thing in ("tier", "agent", "user"):
+            path, code = f"/api/{thing}s/{ours[thing]}", f"{thing.upper()}_NOT_FOUND"
+            refused(await stranger.get(path), 404, code)
+            refused(await stranger.patch(path, json={"version": 1, "name": "x"}), 404, code)
+        refused(await stranger.post(f"/api/users/{ours['user']}/keys"), 404, "USER_NOT_FOUND")
+        refused(await stranger.post(f"/api/keys/{ours['key']}/rotate"), 404, "KEY_NOT_FOUND")
+        refused(await stranger.delete(f"/api/keys/{ours['key']}"), 404, "KEY_NOT_FOUND")
         member = f"/api/members/{ours['member']}"
         refused(await stranger.get(member), 404, "MEMBER_NOT_FOUND")
         refused(await stranger.patch(member, json={"version": 1, "status": "Inactive"}), 404, "MEMBER_NOT_FOUND")
@@ -78,6 +87,7 @@ async def test_lists_hold_only_ones_own(stranger: httpx.AsyncClient, ours: dict[
     assert await items(CYCLES) == await items("/api/jobs") == []
     assert [tier["tierId"] for tier in await items("/api/tiers")] == [str(other.tier_id)]
     assert len(await items("/api/agents")) == 2
+    assert len(await items("/api/users")) == len(await items("/api/keys")) == 1
     assert len(await items("/api/members")) == 4
     assert await items("/api/members?search=OLD-50") == []
 

@@ -17,21 +17,49 @@ async def refusal(engine: Engine, society: Society, statement: str) -> GuthiErro
 
 
 @pytest.mark.parametrize(
-    ("statement", "kind", "field"),
+    ("statement", "kind", "context"),
     [
-        ("INSERT INTO agents (tenant_id, code, name) VALUES (:tenant, 'AG1', 'x')", DuplicateResourceError, "code"),
-        ("UPDATE members SET agent_id = uuidv7()", InvalidInputError, "agent_id"),
-        ("UPDATE members SET gender = 'X'", InvalidInputError, None),
-        ("UPDATE tiers SET contribution_amount = 1e20", InvalidInputError, None),
-        ("SET LOCAL statement_timeout = 1; SELECT pg_sleep(1)", UnavailableError, None),
+        (
+            "INSERT INTO agents (tenant_id, code, name) VALUES (:tenant, 'AG1', 'x')",
+            DuplicateResourceError,
+            {"field": "code"},
+        ),
+        ("UPDATE members SET agent_id = uuidv7()", InvalidInputError, {"field": "agentId"}),
+        ("UPDATE members SET gender = 'X'", InvalidInputError, {"field": "gender"}),
+        ("UPDATE tiers SET benefit_amount = -1", InvalidInputError, {"field": "benefitAmount"}),
+        ("UPDATE members SET full_name = NULL", InvalidInputError, {"field": "fullName"}),
+        ("SELECT CAST('x' AS uuid)", InvalidInputError, {"value": "x"}),
+        ("UPDATE tiers SET contribution_amount = 1e20", InvalidInputError, {}),
+        ("SET LOCAL statement_timeout = 1; SELECT pg_sleep(1)", UnavailableError, {}),
     ],
 )
 async def test_what_a_caller_can_mend_is_said(
-    engine: Engine, society: Society, statement: str, kind: type[GuthiError], field: str | None
+    engine: Engine, society: Society, statement: str, kind: type[GuthiError], context: dict[str, str]
 ) -> None:
     error = await refusal(engine, society, statement)
     assert type(error) is kind
-    assert error.context.get("field") == field
+    assert error.context == context
+
+
+async def test_of_two_serializable_transactions_one_may_be_tried_again(engine: Engine, society: Society) -> None:
+    """And of two that wait for each other: the state of both is 40xxx."""
+    with pytest.raises(asyncpg.PostgresError) as caught:
+        async with engine.database.connection() as one, engine.database.connection() as other:
+            for each in (one, other):
+                await each.execute(f"BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT set_tenant('{society.tenant_id}')")
+                await each.fetchval("SELECT count(*) FROM agents")
+            try:
+                for number, each in enumerate((one, other)):
+                    code = f"S{number}"
+                    await each.execute(
+                        "INSERT INTO agents (tenant_id, code, name) VALUES ($1, $2, 'x')", society.tenant_id, code
+                    )
+                for each in (one, other):
+                    await each.execute("COMMIT")
+            finally:
+                for each in (one, other):
+                    await each.execute("ROLLBACK")
+    assert isinstance(translate(caught.value), UnavailableError)
 
 
 async def test_what_is_our_defect_is_not_dressed_up(engine: Engine, society: Society) -> None:

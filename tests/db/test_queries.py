@@ -7,7 +7,7 @@ from db.queries import sql
 from tests.conftest import Servers
 
 NAMES = [name for name in sql.available_queries if not name.endswith("_cursor")]
-OWNERS = {"insert_tenant"}
+OWNERS = {"insert_tenant", "check_sequence_health", "repair_sequence"}
 """What only the owner may do."""
 
 

@@ -20,11 +20,13 @@ StartWorker = Callable[..., Worker]
 
 
 async def second_tier(owner: asyncpg.Connection, society: Society) -> UUID:
-    tier_id: UUID = await owner.fetchval(
-        "INSERT INTO tiers (tenant_id, code, name, contribution_amount, benefit_amount)"
-        " VALUES ($1, 'B', 'Tier B', 50, 1000) RETURNING tier_id",
-        society.tenant_id,
-    )
+    async with owner.transaction():
+        tier_id: UUID = await owner.fetchval(
+            "INSERT INTO tiers (tenant_id, code, name, contribution_amount, benefit_amount)"
+            " VALUES ($1, 'B', 'Tier B', 50, 1000) RETURNING tier_id",
+            society.tenant_id,
+        )
+        await owner.execute("SELECT adopt_rows()")  # it came by SQL, so its first event has to as well
     return tier_id
 
 
@@ -60,6 +62,7 @@ async def join(owner: asyncpg.Connection, society: Society, number: str) -> UUID
             society.tier_id,
         )
         await sql.open_membership(owner, tenant_id=society.tenant_id, member_id=member_id, tier_id=society.tier_id)
+        await owner.execute("SELECT adopt_rows()")
     return member_id
 
 

@@ -242,6 +242,8 @@ async def test_another_tenants_codes_and_numbers_are_not_seen(
     other = await make_society(owner, members=1, prefix="OTH")
     await owner.execute("UPDATE tiers SET code = 'THEIRS' WHERE tenant_id = $1", other.tenant_id)
     await owner.execute("UPDATE agents SET code = 'THEIRS' WHERE tenant_id = $1 AND code = 'AG1'", other.tenant_id)
+    await owner.execute("DELETE FROM events WHERE tenant_id = $1", other.tenant_id)
+    await owner.execute("SELECT adopt_rows()")
     job = await bring(engine, society, {**GOOD, "tier": "THEIRS"}, {**GOOD, "agent": "THEIRS"})
     assert [(line, column) for line, column, _ in await refusals(owner, job)] == [(2, "tier"), (3, "agent")]
     await bring(engine, other, {"full_name": "x", "tier": "THEIRS", "member_number": "OLD-50"})

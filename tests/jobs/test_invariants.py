@@ -11,7 +11,7 @@ from jobs.engine.runner import run_job
 from jobs.invariants import INVARIANTS, broken_invariants
 from jobs.maintenance import run_maintenance
 from tests.cycles import job_of, start, steer, tuned
-from tests.support import Society, make_society
+from tests.support import Society, make_society, unguarded
 
 
 @pytest.fixture
@@ -82,6 +82,25 @@ PLANTED = {
         {"broken_events"},
     ),
     "a change without an event": ("UPDATE contribution_cycles SET collected_amount = 5", {"broken_events"}),
+    "an active member without a membership": (
+        "UPDATE tier_memberships SET valid_to = clock_timestamp() WHERE member_id = {member}",
+        {"broken_memberships"},
+    ),
+    "a membership of somebody who is not active": (
+        "UPDATE members SET status = 'Inactive' WHERE member_id = {member}",
+        {"broken_memberships", "broken_events"},
+    ),
+    "a membership in another tier": (
+        "WITH tier AS (INSERT INTO tiers (tenant_id, code, name, contribution_amount, benefit_amount)"
+        " VALUES ({tenant}, 'B', 'B', 1, 1) RETURNING tier_id)"
+        " UPDATE members SET tier_id = tier.tier_id FROM tier WHERE member_id = {member}",
+        {"broken_memberships", "broken_events"},
+    ),
+    "a membership of the dead": (
+        "INSERT INTO tier_memberships (tenant_id, tier_id, member_id, valid_from)"
+        " SELECT tenant_id, tier_id, member_id, clock_timestamp() FROM members WHERE member_id = {dead}",
+        {"broken_memberships"},
+    ),
     "a gap in the codes": ("UPDATE counters SET value = value + 1", {"broken_counters"}),
     "a code that no counter gave": ("DELETE FROM counters", {"broken_counters"}),
 }
@@ -102,7 +121,8 @@ async def test_a_planted_break_is_found(
         "job": job["job_id"],
         "stranger": uuid4(),
     }
-    await owner.execute(statement.format(**{name: f"'{value}'" for name, value in names.items()}))
+    async with unguarded(owner, "batch_jobs", "members"):
+        await owner.execute(statement.format(**{name: f"'{value}'" for name, value in names.items()}))
     assert await found(owner) == expected
 
 
