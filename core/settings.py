@@ -150,7 +150,6 @@ def _check_url(url: str, *schemes: str) -> str:
 
 
 def _explain(error: ValueError) -> str:
-
     if not isinstance(error, ValidationError):
         return str(error)
     return "; ".join(

@@ -125,7 +125,3 @@ WHERE tenant_id = :tenant_id AND import_id = :import_id AND line_no > :cursor::b
 
 -- name: forget_import!
 DELETE FROM member_import_rows WHERE tenant_id = :tenant_id AND import_id = :import_id;
-
--- name: count_rejected_rows$
-SELECT count(DISTINCT fields ->> 'line') FROM batch_job_log
-WHERE tenant_id = :tenant_id AND job_id = :job_id AND event = 'row_rejected';

@@ -14,9 +14,6 @@ SELECT make_partitions AS name FROM make_partitions(:months_ahead);
 -- name: insert_tenant$
 INSERT INTO tenants (name, prefix) VALUES (:name, :prefix) RETURNING tenant_id;
 
--- name: get_tenant_prefix$
-SELECT prefix FROM tenants WHERE tenant_id = :tenant_id;
-
 -- name: record_maintenance_run!
 INSERT INTO maintenance_runs (name, started_at, result, error) VALUES (:name, :started_at, :result, :error);
 
