@@ -125,9 +125,19 @@ class _Server(PostgresServer):  # type: ignore[misc]  # the library carries no t
     def ensure_postgres_running(self) -> None:
         """Unlike the library's: waits longer than 10 s for a recovery, and trusts no pid that another process got."""
         self.socket_dir = self._find_socket_dir()
-        if postmaster_pid(self.pgdata) is None:
+        give_up_at = time.monotonic() + START_SECONDS
+        # One that was killed a moment ago still has its pid: only one that answers is adopted.
+        while (is_there := postmaster_pid(self.pgdata) is not None) and not self._answers():
+            if time.monotonic() > give_up_at:
+                raise EmbeddedServerError(f"PostgreSQL runs and does not answer: see {self.log}")
+            time.sleep(0.05)
+        if not is_there:
             self._start()
         self._postmaster_info = PostmasterInfo.read_from_pgdata(self.pgdata)
+
+    def _answers(self) -> bool:
+        command = [POSTGRES_BIN_PATH / "pg_isready", "-q", "-h", str(self.socket_dir), "-d", "postgres"]
+        return subprocess.run(command).returncode == 0
 
     def _start(self) -> None:
         options = f"-h '' -k {shlex.quote(str(self.socket_dir))}"
