@@ -15,6 +15,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from core.calls import call
 from core.errors import UnavailableError
 from core.settings import Settings
 
@@ -149,12 +150,12 @@ class Database:
         async with self.connection() as connection:
             tx = Transaction(connection, tenant_id)
             try:
-                await connection.execute(self._begin(tenant_id, durable, longest, replan))
+                await call("sql:begin", connection.execute, self._begin(tenant_id, durable, longest, replan))
                 yield tx
-                await connection.execute("COMMIT")
+                await call("sql:commit", connection.execute, "COMMIT")
             except BaseException:
                 if not connection.is_closed() and connection.is_in_transaction():
-                    await connection.execute("ROLLBACK")
+                    await call("sql:rollback", connection.execute, "ROLLBACK")
                 raise
         for act in tx._after_commit:
             await act()

@@ -10,14 +10,36 @@ import orjson
 from arq.connections import ArqRedis
 from arq.constants import in_progress_key_prefix
 from redis.asyncio import ConnectionPool
+from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
+from core.calls import call
 from core.settings import Settings
 from core.telemetry import emit
 
 RING_FUNCTION = "run_job"
 MOST_CONNECTIONS = 500
 REDIS_FAULTS = (RedisError, OSError, TimeoutError)
+
+
+class NamedRedis(ArqRedis):
+    """arq's client, with each command going through the seam of `core.calls` by its name; a pipeline is one."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        return await call(f"redis:{args[0]}", super().execute_command, *args, **options)
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> "NamedPipeline":
+        return NamedPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+
+class NamedPipeline(Pipeline):
+    async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
+        return await call(f"redis:{args[0]}", super().immediate_execute_command, *args, **options)
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        name = "+".join(str(args[0]) for args, _ in self.command_stack)
+        answers: list[Any] = await call(f"redis:{name}", super().execute, raise_on_error)
+        return answers
 
 
 def connect_redis(settings: Settings) -> ArqRedis:
@@ -28,7 +50,7 @@ def connect_redis(settings: Settings) -> ArqRedis:
     pool = ConnectionPool.from_url(
         settings.redis_url, max_connections=MOST_CONNECTIONS, socket_timeout=0.5, socket_connect_timeout=0.5
     )
-    return ArqRedis(
+    return NamedRedis(
         pool_or_conn=pool,
         job_serializer=to_json,
         job_deserializer=orjson.loads,
