@@ -190,13 +190,13 @@ async def _batch(engine: Engine, tx: Transaction, lease: Lease, rows: int, *, sa
     walked = await kind.run_batch(tx, job, cursor, reach)
     engine.faults.reach("before_advance")
     is_last = reach == shard["upper"]
-    processed = await sql.advance_shard(
+    advance = sql.advance_and_sample_shard if sample or is_last else sql.advance_shard
+    processed = await advance(
         tx.connection,
         **_held(tx, lease),
         cursor=reach,
         rows=walked,
         lease=timedelta(seconds=engine.settings.lease_seconds),
-        sample=sample or is_last,
     )
     return Batch(walked, processed, is_last)
 
