@@ -68,8 +68,8 @@ async def start_job(engine: Engine, tx: Transaction, new: NewJob, *, ring: bool 
     job = Job.from_row(row)
     await log_job(tx, job, "job_started", priority=job.priority)
     if ring:
-        tx.after_commit(partial(engine.progress.write, job, 1, ShardProgress(0, 0)))
         tx.after_commit(partial(engine.bell.ring, job.job_id, job.tenant_id, job.priority))
+        tx.after_commit(partial(engine.progress.write, job, 1, ShardProgress(0, 0)))
     return job
 
 
