@@ -7,6 +7,7 @@ import re
 from ipaddress import ip_address
 from random import getrandbits
 from time import perf_counter
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
@@ -31,26 +32,37 @@ class RequestIds:
             await self._app(scope, receive, send)
             return
         request_id = _request_id(scope)
-        told, began = request_id.decode(), perf_counter()
+        told = request_id.decode()
         bound = bind_contextvars(request_id=told)
-        with lasting("request", method=scope["method"], path=scope["path"], traceparent=_traceparent(scope)) as request:
-            request.update(request_id=told, status=None)
+        try:
+            with lasting(
+                "request", method=scope["method"], path=scope["path"], request_id=told, traceparent=_traceparent(scope)
+            ) as request:
+                await self._answer(scope, receive, send, request_id, request)
+        finally:
+            reset_contextvars(**bound)
 
-            async def with_id(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    message["headers"] = [*message.get("headers", ()), (HEADER, request_id)]
-                    request.update(status=message["status"], answered_seconds=perf_counter() - began)
-                await send(message)
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, request_id: bytes, request: dict[str, Any]
+    ) -> None:
+        """Puts into `request` what is known of it only when it was answered; no status: the client went first."""
+        began = perf_counter()
+        request["status"] = None
 
-            try:
-                if scope["method"] in BODILESS:  # it changes nothing, so nobody acts
+        async def with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (HEADER, request_id)]
+                request.update(status=message["status"], answered_seconds=perf_counter() - began)
+            await send(message)
+
+        try:
+            if scope["method"] in BODILESS:  # it changes nothing, so nobody acts
+                await self._app(scope, receive, with_id)
+            else:
+                with acting_as(Actor(request_id=request["request_id"], address=_address(scope))):
                     await self._app(scope, receive, with_id)
-                else:
-                    with acting_as(Actor(request_id=told, address=_address(scope))):
-                        await self._app(scope, receive, with_id)
-            finally:
-                reset_contextvars(**bound)
-                request.update(route=_route(scope), tenant_id=scope.get("tenant_id"))
+        finally:
+            request.update(route=_route(scope), tenant_id=scope.get("tenant_id"))
 
 
 def _request_id(scope: Scope) -> bytes:

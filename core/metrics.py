@@ -6,6 +6,7 @@ sees nothing in a series that is born at 1.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from time import monotonic
 from typing import Any
 
@@ -124,12 +125,19 @@ def collect_metrics(kinds: Iterable[str] = ()) -> None:
     subscribe(_count)
 
 
+@lru_cache(1_000)
+def _of_requests(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    """Looked up once: every request comes by here."""
+    known = method if method in METHODS else "other"
+    return REQUESTS.labels(known, route, status), REQUEST_SECONDS.labels(route)
+
+
 def _count(event: str, fields: dict[str, Any]) -> None:
     match event:
         case "request_ended" if fields["status"]:
-            method = fields["method"] if fields["method"] in METHODS else "other"
-            REQUESTS.labels(method, fields["route"], fields["status"]).inc()
-            REQUEST_SECONDS.labels(fields["route"]).observe(fields["answered_seconds"])
+            answered, seconds = _of_requests(fields["method"], fields["route"], fields["status"])
+            answered.inc()
+            seconds.observe(fields["answered_seconds"])
         case "batch_done":
             ROWS.labels(fields["kind"]).inc(fields["rows"])
             BATCHES.labels(fields["kind"]).inc()
