@@ -19,7 +19,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from core.errors import LeaseLostError, NotFoundError, WorkerDiedError
-from core.telemetry import bound, emit
+from core.telemetry import bound, emit, lasting
 from db.database import Actor, Transaction, acting_as
 from db.queries import sql
 from db.retriable import is_retriable
@@ -82,7 +82,9 @@ async def _run_slice(engine: Engine, tenant_id: UUID, job_id: UUID) -> None:
     now = asyncio.get_running_loop().time
     slice_ends = now() + engine.settings.slice_seconds
     while lease := await _take_lease(engine, tenant_id, job_id):
-        with bound(shard_no=lease.shard_no, attempt=lease.attempt), engine.running(lease):
+        which = {"shard_no": lease.shard_no, "attempt": lease.attempt}
+        trace = {"traceparent": lease.job.trace_context, "tenant_id": tenant_id, "job_id": job_id}
+        with engine.running(lease), bound(**which), lasting("shard_run", kind=lease.job.kind, **which, **trace):
             if not await _run_shard(engine, lease, slice_ends):
                 return
         if engine.stopping.is_set() or now() >= slice_ends:

@@ -2,8 +2,8 @@
 -- A new job with its first shard, which spans all keys until the plan cuts it.
 -- No row: the subject has a job of this kind already.
 WITH job AS (
-    INSERT INTO batch_jobs (tenant_id, kind, subject_id, params, priority, created_by)
-    VALUES (:tenant_id, :kind, :subject_id, :params, :priority, :created_by)
+    INSERT INTO batch_jobs (tenant_id, kind, subject_id, params, priority, created_by, trace_context)
+    VALUES (:tenant_id, :kind, :subject_id, :params, :priority, :created_by, :trace_context)
     ON CONFLICT (tenant_id, kind, subject_id) DO NOTHING
     RETURNING *
 ), shard AS (
