@@ -105,7 +105,7 @@ class Spans:
         span.set_attributes(_attributes(fields))
         if name == "request":
             span.update_name(f"{fields['method']} {fields['route']}")
-            if (fields["status"] or 500) >= 500:
+            if (fields["status"] or 0) >= 500:
                 span.set_status(StatusCode.ERROR)
         span.end()
 

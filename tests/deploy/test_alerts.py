@@ -100,6 +100,7 @@ def asks_for(name: str, query: str) -> bool:
 
 
 @needs_prometheus
+@pytest.mark.timeout(300)  # a dead worker shows only after a while
 async def test_a_real_prometheus_sees_all_of_it_and_fires(
     engine: Engine,
     owner: asyncpg.Connection,
