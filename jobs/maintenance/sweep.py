@@ -10,7 +10,14 @@ from jobs.engine.bell import REDIS_FAULTS
 from jobs.engine.engine import Engine
 from jobs.engine.model import JobState
 
-WATCHED = ("make_partitions", "reconcile", "purge_idempotency_keys", "check_sequences", "chain_audit")
+WATCHED = (
+    "make_partitions",
+    "reconcile",
+    "purge_idempotency_keys",
+    "purge_job_samples",
+    "check_sequences",
+    "chain_audit",
+)
 """What else runs by cron, but for the relay: that shows by the events that wait."""
 
 
