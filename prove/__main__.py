@@ -12,9 +12,13 @@ from typing import NoReturn
 
 import psutil
 
+from prove import crash_points, planted_bugs
 from prove.report import Options, Outcome, Part
 
-PARTS: Mapping[str, tuple[Part, str]] = {}
+PARTS: Mapping[str, tuple[Part, str]] = {
+    "crash-points": (crash_points.prove, "every call broken in every way, one run for each"),
+    "planted-bugs": (planted_bugs.prove, "bugs planted into a copy of the code must be noticed"),
+}
 """Each with the line that `--help` has for it."""
 
 
