@@ -1,11 +1,6 @@
 """Fixtures: one real PostgreSQL and one real Valkey a session, a fresh database and queue a test."""
 
-import contextlib
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
@@ -16,47 +11,25 @@ from fastapi import FastAPI
 from api.app import create_app
 from core.settings import Settings
 from db.database import Database
-from db.embedded import EmbeddedPostgres, EmbeddedValkey, free_port
-from db.migrate import migrate
+from db.embedded import free_port
 from jobs.engine.bell import connect_redis
 from jobs.engine.engine import Engine
 from jobs.kinds import build_engine
-from tests.support import Api, Society, Worker, make_society
-
-
-@dataclass(frozen=True)
-class Servers:
-    postgres: EmbeddedPostgres
-    valkey: EmbeddedValkey
+from tests.support import Api, Servers, Society, Worker, make_society, running_servers
 
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
     """Shared by all tests: a test that stops or freezes a server must bring its own, see `own_servers`."""
-    with _running_servers() as running:
+    with running_servers() as running:
         yield running
 
 
 @pytest.fixture
 def own_servers() -> Iterator[Servers]:
     """Servers that this test may stop, kill and start again."""
-    with _running_servers() as running:
+    with running_servers() as running:
         yield running
-
-
-@contextlib.contextmanager
-def _running_servers() -> Iterator[Servers]:
-    directory = Path(tempfile.mkdtemp(prefix="gt", dir="/tmp"))
-    servers = Servers(EmbeddedPostgres(directory / "p"), EmbeddedValkey(directory / "v"))
-    try:
-        servers.postgres.start()
-        servers.valkey.start()
-        migrate(servers.postgres.admin_url)
-        yield servers
-    finally:
-        servers.valkey.stop()
-        servers.postgres.stop(mode="immediate")
-        shutil.rmtree(directory)
 
 
 @pytest.fixture

@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,34 @@ import asyncpg
 import httpx
 
 from core.settings import Settings
+from db.embedded import EmbeddedPostgres, EmbeddedValkey
+from db.migrate import migrate
 from domain.tenants import create_tenant
 from jobs.invariants import broken_invariants
 
 ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Servers:
+    postgres: EmbeddedPostgres
+    valkey: EmbeddedValkey
+
+
+@contextlib.contextmanager
+def running_servers() -> Iterator[Servers]:
+    """A migrated PostgreSQL and a Valkey of one's own, gone with all they hold at the end."""
+    directory = Path(tempfile.mkdtemp(prefix="gt", dir="/tmp"))
+    servers = Servers(EmbeddedPostgres(directory / "p"), EmbeddedValkey(directory / "v"))
+    try:
+        servers.postgres.start()
+        servers.valkey.start()
+        migrate(servers.postgres.admin_url)
+        yield servers
+    finally:
+        servers.valkey.stop()
+        servers.postgres.stop(mode="immediate")
+        shutil.rmtree(directory)
 
 
 @dataclass(frozen=True)
@@ -120,6 +145,7 @@ async def assert_whole(owner: asyncpg.Connection, society: Society, cycle_id: UU
     rows = await owner.fetchrow(
         "SELECT count(*) AS rows, count(DISTINCT member_id) AS members FROM contributions WHERE cycle_id = $1", cycle_id
     )
+    assert rows is not None
     assert (rows["rows"], rows["members"]) == (society.members, society.members)
     assert await broken_invariants(owner) == []
 
