@@ -12,9 +12,14 @@ from typing import NoReturn
 
 import psutil
 
+from prove import model, security, soak
 from prove.report import Options, Outcome, Part
 
-PARTS: Mapping[str, tuple[Part, str]] = {}
+PARTS: Mapping[str, tuple[Part, str]] = {
+    "model": (model.prove, "random histories of all that can happen, against a plain model"),
+    "soak": (soak.prove, "steady load from several societies while everything under it breaks"),
+    "security": (security.prove, "tenants, roles, tables and verbs; hostile words in every place of every call"),
+}
 """Each with the line that `--help` has for it."""
 
 

@@ -69,6 +69,10 @@ class World:
             owner.terminate()
             await self._run(f"DROP DATABASE {name} WITH (FORCE)")
 
+    async def superuser(self, statement: str) -> None:
+        """Run a statement that only a superuser may."""
+        await self._run(statement)
+
     async def _run(self, statement: str) -> None:
         """On a session of its own: several places are made and left at once."""
         server = await asyncpg.connect(self.servers.postgres.superuser_url)
