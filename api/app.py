@@ -8,10 +8,12 @@ from fastapi.routing import APIRoute
 
 from api import agents, audit, cycles, events, health, jobs, member_lifecycle, members, tiers, users
 from api.limits import BodyLimit
+from api.pages import install_pages
 from api.problems import PROBLEM_RESPONSES, Problem, install_problem_handlers
 from api.progress import ProgressFeed
 from api.rate_limits import RateLimitHeaders, RateLimits
 from api.requests import RequestIds
+from api.sessions import Sessions, SignInLimits
 from core.logs import configure_logs
 from core.metrics import collect_metrics
 from core.settings import Settings, load_settings
@@ -40,6 +42,8 @@ def create_app(settings: Settings) -> FastAPI:
         database, redis = await Database.connect(settings), connect_redis(settings)
         app.state.engine = build_engine(settings, database, redis)
         app.state.rate_limits = RateLimits(settings, redis)
+        app.state.sessions = Sessions(settings, database)
+        app.state.sign_in_limits = SignInLimits(settings, redis)
         app.state.progress_feed = ProgressFeed(app.state.engine, redis)
         try:
             yield
@@ -63,6 +67,8 @@ def create_app(settings: Settings) -> FastAPI:
     for router in routers:
         app.include_router(router)
     install_problem_handlers(app, [r for router in routers for r in router.routes if isinstance(r, APIRoute)])
+
+    install_pages(app)
     app.state.settings = settings
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(RateLimitHeaders)

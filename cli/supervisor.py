@@ -17,7 +17,7 @@ import httpx
 from cli import sample
 from cli.children import Child
 from cli.client import ApiClient, ApiError
-from cli.dev_record import DevError, DevRecord, Pids, stop_leftovers
+from cli.dev_record import DevError, DevRecord, Pids, session_secret, stop_leftovers
 from db.embedded import EmbeddedPostgres, EmbeddedValkey
 from db.migrate import migrate
 from domain.tenants import create_tenant
@@ -150,7 +150,7 @@ class Supervisor:
         with ApiClient(self.record.api_url, self.record.api_key) as client:
             try:
                 sample.make(client, self.sample_stopped)
-                sample.print_next_steps(self.record.api_url, self.directory)
+                sample.print_next_steps(self.record.api_url, self.record.api_key, self.directory)
             except (ApiError, sample.SampleError, httpx.TransportError) as error:
                 # The system itself is up, and worth a look: it stays.
                 if not self.sample_stopped.is_set():
@@ -173,7 +173,9 @@ class Supervisor:
 
     def _environment(self) -> dict[str, str]:
         # The owner's URL and the key are not for them; set all the same, lest `.env` bring them in.
-        return {**os.environ, **self.record.variables(), "GUTHI_ADMIN_DATABASE_URL": "", "GUTHI_API_KEY": ""}
+        without = {"GUTHI_ADMIN_DATABASE_URL": "", "GUTHI_API_KEY": ""}
+        secret = {"GUTHI_SESSION_SECRET": session_secret(self.directory)}
+        return {**os.environ, **self.record.variables(), **without, **secret}
 
     def _changed(self, what: str) -> None:
         self._save()

@@ -18,7 +18,7 @@ def cron_jobs(engine: Engine) -> list[CronJob]:
         "relay_events": often,
         "make_partitions": {"hour": 0, "minute": 5},
         "reconcile": {"minute": 10},
-        "purge_idempotency_keys": {"hour": 0, "minute": 20},
+        "purge": {"hour": 0, "minute": 20},
         "check_sequences": {"hour": 0, "minute": 30},
         "chain_audit": {"second": 15},
     }

@@ -14,7 +14,7 @@ from jobs.engine.engine import Engine
 from jobs.maintenance.chain_audit import chain_audit
 from jobs.maintenance.check_sequences import check_sequences
 from jobs.maintenance.make_partitions import make_partitions
-from jobs.maintenance.purge_idempotency_keys import purge_idempotency_keys
+from jobs.maintenance.purge import purge
 from jobs.maintenance.reconcile import reconcile
 from jobs.maintenance.relay_events import relay_events
 from jobs.maintenance.sweep import sweep
@@ -24,7 +24,7 @@ MAINTENANCE: Mapping[str, Callable[[Engine], Awaitable[dict[str, Any]]]] = {
     "relay_events": relay_events,
     "make_partitions": make_partitions,
     "reconcile": reconcile,
-    "purge_idempotency_keys": purge_idempotency_keys,
+    "purge": purge,
     "check_sequences": check_sequences,
     "chain_audit": chain_audit,
 }

@@ -43,7 +43,7 @@ def test_sweep_runs_every_few_seconds(engine: Engine, every: int) -> None:
 def test_the_others_run_hourly_and_daily(engine: Engine) -> None:
     reconcile = runs_of(engine, "reconcile", NOON, 3)
     assert [(run.hour, run.minute, run.second) for run in reconcile] == [(12, 10, 0), (13, 10, 0), (14, 10, 0)]
-    for name in ("make_partitions", "purge_idempotency_keys"):
+    for name in ("make_partitions", "purge"):
         first, second = runs_of(engine, name, NOON, 2)
         assert (first.date().day, first.hour) == (1, 0)
         assert second - first == timedelta(days=1)
