@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 from fastapi import Response
 
 from api.fields import CycleStatus, Gender, MemberStatus, Out, encode_cursor
 from domain.roles import Role
-from jobs.engine.model import Job, JobState
+from jobs.engine.model import JobState
 from jobs.engine.progress import Progress
 
 Item = TypeVar("Item", bound=Out)
@@ -166,15 +166,51 @@ class Shard(Out):
     processed: int
     done: bool
     leased: bool
+    lease_holder: str | None
+    """The worker that has it in hand; null while it is free."""
+    lease_expires_at: datetime | None
     attempts: int
     next_attempt_at: datetime | None
     error: str | None
+    batch_rows: int | None
+    """Keys of its last batch."""
+    lower: str | None
+    """Its keys are above this, ..."""
+    upper: str | None
+    """... up to this, ..."""
+    cursor: str | None
+    """... and done up to this."""
+
+    @classmethod
+    def of(cls, row: Row) -> "Shard":
+        free = {} if row["leased"] else {"lease_holder": None, "lease_expires_at": None}
+        return super().of({**row, **free})
+
+
+class ErrorDetail(Out):
+    error_class: str
+    message: str
+    statement: str | None
+    """The query that the error came out of."""
+    cursor: str | None
+    """The last key done before it."""
+    shard_no: int
+    attempt: int
+    retriable: bool
+    """Whether it was one that goes by itself; it was tried again, and came again."""
+    advice: str
+    """Whether a retry can help, and what to do first."""
+
+
+Verb = Literal["pause", "resume", "cancel", "retry"]
 
 
 class BatchJob(Out):
     job_id: UUID
     kind: str
     subject_id: UUID
+    subject_code: str | None
+    """The cycle's code; null when the job works for something else."""
     state: JobState
     priority: int
     total: int | None
@@ -185,26 +221,62 @@ class BatchJob(Out):
     estimated_time_remaining: int | None
     attempts: int
     error: str | None
+    error_detail: ErrorDetail | None
     created_by: UUID | None
+    created_by_name: str | None
     created_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
+    allowed: list[Verb]
+    """What may be asked of it as it is now."""
+    can_retry: bool
     shards: list[Shard]
 
+
+class ShardSummary(Out):
+    shard_no: int
+    processed: int
+    done: bool
+    leased: bool
+    lease_holder: str | None
+
+
+class JobSummary(Out):
+    """A job as a list of many shows it."""
+
+    job_id: UUID
+    kind: str
+    subject_id: UUID
+    subject_code: str | None
+    state: JobState
+    processed: int
+    total: int | None
+    percentage: int
+    rate: float
+    estimated_time_remaining: int | None
+    created_by: UUID | None
+    created_by_name: str | None
+    created_at: datetime
+    started_at: datetime | None
+    shards: list[ShardSummary]
+    allowed: list[Verb]
+    error: str | None
+
     @classmethod
-    def build(cls, job: Job, shards: Sequence[Row], live: Progress | None = None) -> "BatchJob":
-        """`live` is what Redis knows; its rate is better than the average that the rows give."""
-        progress = Progress.from_rows(job, shards)
-        if live is not None and live.state is job.state:
-            progress = Progress(job.state, job.total, progress.processed, live.rate)
-        return cls(
-            **{name: getattr(job, name) for name in cls.model_fields if hasattr(job, name)},
-            processed=progress.processed,
-            percentage=progress.percentage,
-            rate=round(progress.rate, 1),
-            estimated_time_remaining=progress.seconds_left,
-            shards=[Shard.of(shard) for shard in shards],
-        )
+    def of_job(cls, job: BatchJob) -> "JobSummary":
+        shards = [ShardSummary.of(vars(shard)) for shard in job.shards]
+        return cls.of({**vars(job), "shards": shards})
+
+
+class Rate(Out):
+    at: datetime
+    processed: int
+    rows_per_second: float
+    """Since the point before."""
+
+
+class Rates(Out):
+    items: list[Rate]
 
 
 class LogEntry(Out):

@@ -6,14 +6,15 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from api import agents, audit, cycles, events, health, jobs, member_lifecycle, members, tiers, users
+from api import agents, audit, cycles, events, health, jobs, me, member_lifecycle, members, tiers, users
+from api.feeds import Feeds
 from api.limits import BodyLimit
 from api.pages import install_pages
 from api.problems import PROBLEM_RESPONSES, Problem, install_problem_handlers
-from api.progress import ProgressFeed
 from api.rate_limits import RateLimitHeaders, RateLimits
 from api.requests import RequestIds
 from api.sessions import Sessions, SignInLimits
+from api.streams import Gate
 from core.logs import configure_logs
 from core.metrics import collect_metrics
 from core.settings import Settings, load_settings
@@ -44,11 +45,11 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.rate_limits = RateLimits(settings, redis)
         app.state.sessions = Sessions(settings, database)
         app.state.sign_in_limits = SignInLimits(settings, redis)
-        app.state.progress_feed = ProgressFeed(app.state.engine, redis)
+        app.state.feeds, app.state.gate = Feeds(redis), Gate(database)
         try:
             yield
         finally:
-            await app.state.progress_feed.close()
+            await app.state.feeds.close()
             await app.state.engine.progress.close()
             await redis.aclose(close_connection_pool=True)
             await database.close()
@@ -61,7 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
         responses=PROBLEM_RESPONSES,
         redirect_slashes=False,  # a redirect would name a host that the client made up
     )
-    modules = (cycles, jobs, members, member_lifecycle, tiers, agents, users, events, audit, health)
+    modules = (me, cycles, jobs, members, member_lifecycle, tiers, agents, users, events, audit, health)
     routers = [module.router for module in modules]
     app.router.routes.append(cycles.polled)
     for router in routers:

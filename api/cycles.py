@@ -1,7 +1,8 @@
 """Contribution cycles: start one, read them, watch one being created."""
 
 import hashlib
-from typing import Annotated, Any
+from collections.abc import AsyncIterator
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
@@ -13,13 +14,15 @@ from api.answers import Contribution, CreationProgress, Cycle, Page, answer, pag
 from api.context import CurrentEngine, CycleStarter, Viewer, may_view
 from api.fields import WHOLE, CycleStatus, In, Money, PageQuery
 from api.idempotency import PARAMETER, IdempotencyKey, once
-from api.progress import ProgressFeed, read_progress
+from api.progress import ProgressTopic, read_progress
+from api.streams import documented, respond
 from core.errors import NotFoundError
 from db.database import Transaction
 from db.queries import sql
 from domain.api_keys import Caller
 from domain.cycles import NewCycle
 from domain.idempotency_keys import StoredAnswer
+from domain.roles import Permission
 from jobs.create_contributions import Strategy, start_cycle
 
 router = APIRouter(prefix="/api/contribution-cycles", tags=["contribution cycles"])
@@ -124,24 +127,30 @@ polled = Route(router.prefix + "/{cycle_id:uuid}/creation-progress", _poll_progr
 polled.methods = {"GET"}
 
 
-@router.get(
-    "/{cycle_id}/creation-progress/stream",
-    response_class=EventSourceResponse,
-    responses={200: {"content": {"text/event-stream": {}}, "description": "Events whose data is CreationProgress"}},
-)
+@router.get("/{cycle_id}/creation-progress/stream", **documented("Events `progress` whose data is CreationProgress"))
 async def stream(request: Request, engine: CurrentEngine, caller: Viewer, cycle_id: UUID) -> EventSourceResponse:
     """The same as server-sent events, at most ten a second; the last one when nothing more will come.
 
     A client that lost the connection opens it again and is given the present state first.
     """
-    feed: ProgressFeed = request.app.state.progress_feed
-    first = await read_progress(engine, caller.tenant_id, cycle_id)
+    feeds, gate = request.app.state.feeds, request.app.state.gate
+    topic = ProgressTopic(engine, caller.tenant_id, cycle_id)
+    first = await topic.read()
 
-    async def events() -> Any:
-        async for progress in feed.watch(caller.tenant_id, cycle_id, first):
-            yield {"event": "progress", "data": progress.model_dump_json(by_alias=True), "retry": 1_000}
+    async def events() -> AsyncIterator[bytes]:
+        shown = first
+        yield shown.event
+        if shown.progress.status != "Initializing":
+            return
+        async with feeds.watch(topic) as watcher:
+            async for news in gate.news(watcher, caller, Permission.VIEW, topic.gap):
+                if news.progress != shown.progress:
+                    yield news.event
+                shown = news
+                if shown.progress.status != "Initializing":
+                    return
 
-    return EventSourceResponse(events(), ping=15)
+    return respond(events())
 
 
 @router.get("/{cycle_id}/contributions", response_model=Page[Contribution])

@@ -1,6 +1,8 @@
 """Every setting of the system, read once at start-up from `GUTHI_*` variables and `.env`."""
 
+import os
 import re
+import socket
 from functools import cached_property
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -66,6 +68,8 @@ class Settings(BaseSettings):
     # --- the worker
     queue_name: str = "guthi:queue"
     """arq's queue; deployments that share a Redis need different ones."""
+    worker_name: Annotated[str, Field(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
+    """What operators know this process by. Empty: its host and its process id."""
     worker_concurrency: Annotated[int, Field(ge=1, le=100)] = 5
     """Slices that one worker process runs at once."""
     stop_seconds: Annotated[float, Field(ge=1)] = 15.0
@@ -137,6 +141,10 @@ class Settings(BaseSettings):
         """What must never appear in a log: passwords of the URLs, the API key, and what signs the cookies."""
         passwords = (urlsplit(url).password for url in (self.database_url, self.admin_database_url, self.redis_url))
         return tuple(secret for secret in (*passwords, self.api_key, self.session_secret) if secret)
+
+    @cached_property
+    def process_name(self) -> str:
+        return self.worker_name or f"{socket.gethostname()}:{os.getpid()}"
 
     def require(self, *names: str) -> None:
         """Raise `SettingsError` naming the first of `names` that is empty."""

@@ -1,10 +1,13 @@
 """The engine's parts, put together once a process, and how a job comes into being."""
 
 import asyncio
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from core.errors import DuplicateResourceError
 from core.faults import Faults
@@ -12,7 +15,7 @@ from core.settings import Settings
 from db.database import Database, Transaction
 from db.queries import sql
 from jobs.engine.bell import Bell
-from jobs.engine.model import BatchKind, Job, NewJob
+from jobs.engine.model import BatchKind, Job, Lease, NewJob
 from jobs.engine.progress import ProgressBoard, ShardProgress
 
 
@@ -27,6 +30,17 @@ class Engine:
     kinds: dict[str, BatchKind]
     faults: Faults = field(default_factory=Faults)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    in_hand: dict[UUID, tuple[Lease, datetime]] = field(default_factory=dict)
+    """The leases that this process works under, by token, and since when."""
+
+    @contextlib.contextmanager
+    def running(self, lease: Lease) -> Iterator[None]:
+        """This process works under the lease while the block lasts."""
+        self.in_hand[lease.token] = lease, datetime.now(UTC)
+        try:
+            yield
+        finally:
+            del self.in_hand[lease.token]
 
     def kind(self, job: Job) -> BatchKind:
         """A `KeyError` here means that a worker is older than the job's kind: it fails at once, and says so."""

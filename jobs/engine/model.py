@@ -76,6 +76,7 @@ class Job:
     total: int | None
     attempts: int
     error: str | None
+    error_detail: Mapping[str, Any] | None
     created_by: UUID | None
     created_at: datetime
     started_at: datetime | None
