@@ -98,7 +98,7 @@ class Sessions:
             raise SessionExpiredError(_OVER)
         if not row["is_active"]:
             raise UserInactiveError("this user was deactivated: ask an admin")
-        return Caller(row["tenant_id"], row["user_id"], row["role"], row["key_id"])
+        return Caller(row["tenant_id"], row["user_id"], row["role"], row["key_id"], session.session_id)
 
     def form_token(self, bound_to: str) -> str:
         """What every form carries: bound to one session, or to one browser that has none yet."""

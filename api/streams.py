@@ -87,16 +87,19 @@ class Gate:
 
     async def lets(self, caller: Caller, permission: Permission) -> bool:
         """While PostgreSQL cannot say, it does."""
-        asked_at, role = self._roles.get(caller.key_id, (-ANSWER_SECONDS, None))
+        asked_by = caller.session_id or caller.key_id
+        asked_at, role = self._roles.get(asked_by, (-ANSWER_SECONDS, None))
         if time.monotonic() - asked_at >= ANSWER_SECONDS:
             try:
                 async with self._database.transaction(caller.tenant_id) as tx:
-                    role = await sql.live_key_role(tx.connection, tenant_id=tx.tenant_id, key_id=caller.key_id)
+                    role = await sql.live_key_role(
+                        tx.connection, tenant_id=tx.tenant_id, key_id=caller.key_id, session_id=caller.session_id
+                    )
             except (GuthiError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 emit("loop_failed", loop="gate", error=repr(error))
                 return True
             self._forget_old()
-            self._roles[caller.key_id] = time.monotonic(), role
+            self._roles[asked_by] = time.monotonic(), role
         return role is not None and permission in PERMISSIONS[role]
 
     async def news(self, watcher: Watcher[N], caller: Caller, permission: Permission, gap: float) -> AsyncIterator[N]:

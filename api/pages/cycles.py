@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from api.pages.charts import rate_chart
 from api.pages.client import ApiProblem
 from api.pages.visit import Page, Visit
-from api.pages.words import CYCLE_STATES
+from api.pages.words import CYCLE_STATES, ENDED
 
 router = APIRouter(prefix="/cycles")
 
@@ -40,14 +40,16 @@ async def show_cycle(visit: Page, cycle_id: str) -> Response:
     query = visit.request.query_params
     cycle = await visit.api.get(f"{CYCLES}/{{}}", cycle_id)
     job_id, cycle_id = cycle["jobId"], cycle["cycleId"]
-    deceased, job, rates, log, events, contributions = await asyncio.gather(
+    deceased, job, rates, log, events = await asyncio.gather(
         visit.api.get("/api/members/{}", cycle["deceasedMemberId"]),
         visit.api.get("/api/jobs/{}", job_id),
         visit.api.get("/api/jobs/{}/rates", job_id),
         visit.api.get("/api/jobs/{}/log", job_id, newest="true", limit=LOG_LINES),
         visit.api.get(f"{CYCLES}/{{}}/events", cycle_id),
-        _contributions(visit, cycle_id),
     )
+    if cycle["cycleStatus"] == "Initializing" and job["state"] in ENDED:  # it ended between the two questions
+        cycle = await visit.api.get(f"{CYCLES}/{{}}", cycle_id)
+    contributions = await _contributions(visit, cycle_id)
     return visit.page(
         "cycle.html",
         cycle=cycle,

@@ -58,7 +58,7 @@ function show(job) {
     put(root, "processed", number(job.processed));
     put(root, "total", number(job.total));
     put(root, "percent", `${number(job.percentage)} %`);
-    put(root, "rate", `${number(job.rate)}/s`);
+    put(root, "rate", fill(said.tRate, { n: number(job.rate) }));
     put(root, "left", ended ? "" : leftShort(job.estimatedTimeRemaining));
     put(root, "sum", `${number(job.percentage)}% (${number(job.processed)}/${number(job.total)})`);
     put(root, "left-long", ended || job.state === "Paused" ? "" : leftLong(job.estimatedTimeRemaining));
@@ -157,7 +157,7 @@ function openLive() {
       },
       log: (entry) => addLogLine(entry),
     },
-  });
+  }, url === ALL ? null : () => `after=${lastLogLine()}`);
 }
 function closeLive() {
   live?.close();
@@ -173,6 +173,9 @@ function noticeNewJobs(items) {
 }
 const asked = new Set();
 
+function lastLogLine() {
+  return document.querySelector("#log > li:last-child")?.dataset.entry || 0;
+}
 function addLogLine(entry) {
   const list = document.getElementById("log");
   if (!list || list.querySelector(`[data-entry="${entry.entryNo}"]`)) return;
