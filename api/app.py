@@ -6,7 +6,21 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from api import agents, audit, cycles, events, health, jobs, me, member_lifecycle, members, tiers, users
+from api import (
+    agents,
+    audit,
+    cycles,
+    events,
+    health,
+    jobs,
+    maintenance,
+    me,
+    member_lifecycle,
+    members,
+    tiers,
+    users,
+    workers,
+)
 from api.feeds import Feeds
 from api.limits import BodyLimit
 from api.pages import install_pages
@@ -62,7 +76,10 @@ def create_app(settings: Settings) -> FastAPI:
         responses=PROBLEM_RESPONSES,
         redirect_slashes=False,  # a redirect would name a host that the client made up
     )
-    modules = (me, cycles, jobs, members, member_lifecycle, tiers, agents, users, events, audit, health)
+    modules = (
+        *(me, cycles, jobs, maintenance, workers, members, member_lifecycle, tiers, agents, users),
+        *(events, audit, health),
+    )
     routers = [module.router for module in modules]
     app.router.routes.append(cycles.polled)
     for router in routers:

@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -169,13 +170,19 @@ class Supervisor:
 
     def _child(self, name: str, *command: str) -> Child:
         log = self.directory / "logs" / f"{name}.log"
-        return Child(name, [sys.executable, "-P", "-m", "cli.main", *command], self._environment, log, self._changed)
+        environment = partial(self._environment, name)
+        return Child(name, [sys.executable, "-P", "-m", "cli.main", *command], environment, log, self._changed)
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, name: str) -> dict[str, str]:
         # The owner's URL and the key are not for them; set all the same, lest `.env` bring them in.
-        without = {"GUTHI_ADMIN_DATABASE_URL": "", "GUTHI_API_KEY": ""}
-        secret = {"GUTHI_SESSION_SECRET": session_secret(self.directory)}
-        return {**os.environ, **self.record.variables(), **without, **secret}
+        return {
+            **os.environ,
+            **self.record.variables(),
+            "GUTHI_ADMIN_DATABASE_URL": "",
+            "GUTHI_API_KEY": "",
+            "GUTHI_WORKER_NAME": name,
+            "GUTHI_SESSION_SECRET": session_secret(self.directory),
+        }
 
     def _changed(self, what: str) -> None:
         self._save()

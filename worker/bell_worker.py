@@ -57,6 +57,11 @@ class BellWorker(Worker):
             await self._recount_slots()
             await asyncio.sleep(POLL_SECONDS)
 
+    @property
+    def busy(self) -> int:
+        """Slots that are taken."""
+        return self._slots_taken
+
     def run_job(self, job_id: str, score: int) -> Coroutine[Any, Any, None]:
         self._slots_taken += 1
         return super().run_job(job_id, score)

@@ -16,6 +16,7 @@ from db.database import Database, Transaction
 from db.queries import sql
 from jobs.engine.bell import Bell
 from jobs.engine.model import BatchKind, Job, Lease, NewJob
+from jobs.engine.presence import PresenceBoard
 from jobs.engine.progress import ProgressBoard, ShardProgress
 
 
@@ -26,6 +27,7 @@ class Engine:
     database: Database
     bell: Bell
     progress: ProgressBoard
+    presence: PresenceBoard
     settings: Settings
     kinds: dict[str, BatchKind]
     faults: Faults = field(default_factory=Faults)

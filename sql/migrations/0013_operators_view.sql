@@ -50,6 +50,8 @@ CREATE INDEX events_notices ON events (tenant_id, position) WHERE event_type IN 
 );
 COMMENT ON INDEX events_notices IS 'Who started a cycle is told how it ended; an import''s million events must not be in the way.';
 
+-- squawk-ignore require-concurrent-index-creation
+CREATE INDEX maintenance_runs_newest ON maintenance_runs (name, run_id);
 ALTER TABLE maintenance_runs ADD COLUMN requested_by uuid;
 COMMENT ON COLUMN maintenance_runs.requested_by IS 'The user who asked for it; NULL: cron or the command. Shown in that user''s tenant only.';
 

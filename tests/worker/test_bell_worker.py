@@ -16,6 +16,7 @@ from jobs.engine.engine import Engine
 from tests.support import eventually
 from worker.bell_worker import BellWorker
 from worker.main import worker_settings
+from worker.presence import Presence
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ async def ran(monkeypatch: pytest.MonkeyPatch) -> list[UUID]:
 @pytest.fixture
 async def running(engine: Engine) -> AsyncIterator[BellWorker]:
     """A worker's main loop in this process."""
-    running = BellWorker(**worker_settings(engine, engine.bell._redis), handle_signals=False)
+    running = BellWorker(**worker_settings(engine, engine.bell._redis, Presence(engine)), handle_signals=False)
     loop = asyncio.create_task(running.async_run())
     yield running
     assert not loop.done(), "the main loop ended"
@@ -200,7 +201,7 @@ async def test_the_main_loop_outlives_redis_faults_of_every_sort(
 @pytest.mark.parametrize("ticks", range(8))
 async def test_the_cancel_that_ends_the_main_loop_is_not_lost_in_a_wake(engine: Engine, ticks: int) -> None:
     """arq cancels once, after a signal: were that swallowed just as the bell rings, the worker would never end."""
-    stopping = BellWorker(**worker_settings(engine, engine.bell._redis), handle_signals=False)
+    stopping = BellWorker(**worker_settings(engine, engine.bell._redis, Presence(engine)), handle_signals=False)
     loop = asyncio.create_task(stopping.async_run())
 
     async def listens() -> bool:

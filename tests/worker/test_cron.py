@@ -12,11 +12,12 @@ from jobs.engine.engine import Engine
 from jobs.maintenance import MAINTENANCE, run_maintenance
 from tests.cycles import tuned
 from worker.cron import LONGEST_RUN_SECONDS, cron_jobs
+from worker.presence import Presence
 
 
 def runs_of(engine: Engine, name: str, start: datetime, times: int) -> list[datetime]:
     """When that entry of the table runs after `start`."""
-    (job,) = [job for job in cron_jobs(engine) if job.name == f"cron:{name}"]
+    (job,) = [job for job in cron_jobs(engine, Presence(engine)) if job.name == f"cron:{name}"]
     at, runs = start, []
     for _ in range(times):
         job.calculate_next(at)
@@ -29,9 +30,9 @@ NOON = datetime(2026, 3, 31, 12, 0, 30, tzinfo=UTC)
 
 
 def test_the_table_holds_every_maintenance_job_once(engine: Engine) -> None:
-    assert [job.name for job in cron_jobs(engine)] == [f"cron:{name}" for name in MAINTENANCE]
-    assert all(job.unique and not job.run_at_startup for job in cron_jobs(engine))
-    assert all(job.timeout_s == LONGEST_RUN_SECONDS for job in cron_jobs(engine))
+    assert [job.name for job in cron_jobs(engine, Presence(engine))] == [f"cron:{name}" for name in MAINTENANCE]
+    assert all(job.unique and not job.run_at_startup for job in cron_jobs(engine, Presence(engine)))
+    assert all(job.timeout_s == LONGEST_RUN_SECONDS for job in cron_jobs(engine, Presence(engine)))
 
 
 @pytest.mark.parametrize("every", [1, 2, 5, 30])
@@ -43,7 +44,7 @@ def test_sweep_runs_every_few_seconds(engine: Engine, every: int) -> None:
 def test_the_others_run_hourly_and_daily(engine: Engine) -> None:
     reconcile = runs_of(engine, "reconcile", NOON, 3)
     assert [(run.hour, run.minute, run.second) for run in reconcile] == [(12, 10, 0), (13, 10, 0), (14, 10, 0)]
-    for name in ("make_partitions", "purge"):
+    for name in ("make_partitions", "purge_idempotency_keys"):
         first, second = runs_of(engine, name, NOON, 2)
         assert (first.date().day, first.hour) == (1, 0)
         assert second - first == timedelta(days=1)

@@ -247,10 +247,10 @@ async def test_the_flood_is_stopped_without_redis_too(settings: Settings, societ
 
 
 async def test_what_is_over_is_forgotten(admin: Browser, engine: Engine, owner: asyncpg.Connection) -> None:
-    await run_maintenance(engine, "purge")
+    await run_maintenance(engine, "purge_sessions")
     assert await owner.fetchval("SELECT count(*) FROM sessions") == 1
     await owner.execute("UPDATE sessions SET expires_at = clock_timestamp()")
-    assert await run_maintenance(engine, "purge") == {"answers": 0, "sessions": 1}
+    assert await run_maintenance(engine, "purge_sessions") == {"purged": 1}
     assert await owner.fetchval("SELECT count(*) FROM sessions") == 0
 
 

@@ -58,11 +58,11 @@ async def test_idempotency_keys_go_after_their_time(
         " FROM unnest(ARRAY[0, 23, 25, 100]) AS age",
         society.tenant_id,
     )
-    assert await run_maintenance(engine, "purge") == {"answers": 2, "sessions": 0}
-    assert await run_maintenance(engine, "purge") == {"answers": 0, "sessions": 0}
+    assert await run_maintenance(engine, "purge_idempotency_keys") == {"purged": 2}
+    assert await run_maintenance(engine, "purge_idempotency_keys") == {"purged": 0}
     left = await owner.fetch("SELECT idempotency_key FROM idempotency_keys ORDER BY created_at DESC")
     assert [row[0] for row in left] == ["0", "23"]
-    assert await run_maintenance(tuned(engine, idempotency_hours=10), "purge") == {"answers": 1, "sessions": 0}
+    assert await run_maintenance(tuned(engine, idempotency_hours=10), "purge_idempotency_keys") == {"purged": 1}
 
 
 async def test_old_runs_of_the_sweeper_are_forgotten(engine: Engine, owner: asyncpg.Connection) -> None:
