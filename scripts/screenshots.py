@@ -67,7 +67,12 @@ def every(cycle: dict[str, Any]) -> Iterator[tuple[str, str, int, str, str]]:
         "nothing": "/nothing",
     }
     for name, path in pages.items():
-        for width, scheme, language in ((1280, "light", "en"), (1280, "dark", "ne"), (360, "light", "ne"), (360, "dark", "en")):
+        for width, scheme, language in (
+            (1280, "light", "en"),
+            (1280, "dark", "ne"),
+            (360, "light", "ne"),
+            (360, "dark", "en"),
+        ):
             yield f"{name}-{width}-{scheme}-{language}", path, width, scheme, language
 
 

@@ -23,7 +23,7 @@ async def show_jobs(visit: Page) -> Response:
         "createdBy": query.get("createdBy") or None,
     }
     page, users = await asyncio.gather(
-        visit.api.get("/api/jobs", **chosen, limit=ON_A_PAGE, after=query.get("after")), _users(visit)
+        visit.api.get("/api/jobs", **chosen, limit=ON_A_PAGE, after=query.get("after")), users_of(visit)
     )
     return visit.page("jobs.html", jobs=page, chosen=chosen, users=users, done=query.get("done"))
 
@@ -58,8 +58,8 @@ async def steer(visit: Page, job_id: str, verb: str) -> Response:
     return visit.go(back, done=verb)
 
 
-async def _users(visit: Visit) -> list[dict[str, Any]]:
-    """For the filter: everybody, to an admin; to others themselves."""
+async def users_of(visit: Visit) -> list[dict[str, Any]]:
+    """Whom a page may name: everybody, to an admin; to others themselves."""
     if visit.can("MANAGE_USERS"):
         users: list[dict[str, Any]] = (await visit.api.get("/api/users", limit=1_000))["items"]
         return users

@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Response
 
 from api.pages.cycles import ON_A_PAGE
+from api.pages.jobs import users_of
 from api.pages.visit import Page
 
 router = APIRouter(prefix="/maintenance")
@@ -20,7 +21,8 @@ async def show_runs(visit: Page, name: str) -> Response:
     runs = await visit.api.get("/api/maintenance/{}/runs", name, limit=ON_A_PAGE, after=query.get("after"))
     items = (await visit.api.get("/api/maintenance"))["items"]
     (item,) = (item for item in items if item["name"] == name)
-    return visit.page("maintenance_runs.html", item=item, runs=runs, done=query.get("done"))
+    users = {user["userId"]: user["name"] for user in await users_of(visit)}
+    return visit.page("maintenance_runs.html", item=item, runs=runs, users=users, done=query.get("done"))
 
 
 @router.post("/{name}/run")

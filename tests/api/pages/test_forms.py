@@ -78,7 +78,10 @@ async def test_a_token_of_the_session_before_is_old(admin: Browser, society: Soc
         (b"--x\r\ngarbage", "multipart/form-data; boundary=x"),
         (b"x", "multipart/form-data"),
         (b"&".join(b"a%d=1" % n for n in range(10_000)), "application/x-www-form-urlencoded"),
-        (b'--x\r\nContent-Disposition: form-data; name="form_token"; filename="a"\r\n\r\nx\r\n--x--\r\n', "multipart/form-data; boundary=x"),
+        (
+            b'--x\r\nContent-Disposition: form-data; name="form_token"; filename="a"\r\n\r\nx\r\n--x--\r\n',
+            "multipart/form-data; boundary=x",
+        ),
     ],
 )
 async def test_what_is_no_form_is_refused_as_a_page(

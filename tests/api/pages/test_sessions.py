@@ -75,7 +75,14 @@ async def test_a_key_that_no_longer_opens_signs_nobody_in(
 @pytest.mark.parametrize(
     "back",
     [
-        *("//evil.example", "https://evil.example/x", "http:evil", "javascript:alert(1)", "/\\evil.example", "\\\\evil"),
+        *(
+            "//evil.example",
+            "https://evil.example/x",
+            "http:evil",
+            "javascript:alert(1)",
+            "/\\evil.example",
+            "\\\\evil",
+        ),
         *("/\t/evil.example", "/\n", "evil", "", "///evil", "/" + "x" * 5_000, "//evil@site/", "https:/cycles", " //e"),
     ],
 )

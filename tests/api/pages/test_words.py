@@ -49,8 +49,10 @@ def test_numbers_and_times_are_written_as_each_language_does() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "form"),
-    [(0, ("done", 0)), (0.2, ("seconds", 1)), (59, ("seconds", 59)), (60, ("minute", 1)), (130, ("minutes", 2))]
-    + [(5_000, ("minutes", 83)), (10_000, ("hours", 3)), (1_000_000, ("hours", 278))],
+    [
+        *((0, ("done", 0)), (0.2, ("seconds", 1)), (59, ("seconds", 59)), (60, ("minute", 1)), (130, ("minutes", 2))),
+        *((5_000, ("minutes", 83)), (10_000, ("hours", 3)), (1_000_000, ("hours", 278))),
+    ],
 )
 def test_time_left_is_told_roughly(seconds: float, form: tuple[str, int]) -> None:
     assert time_left(seconds) == form
