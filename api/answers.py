@@ -1,7 +1,7 @@
 """What the API answers with, and how rows become it."""
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
@@ -94,6 +94,7 @@ class Contribution(Out):
     contribution_id: UUID
     member_id: UUID
     member_number: str
+    member_name: str
     contribution_amount: Decimal
     contribution_status: str
     due_date: date
@@ -104,6 +105,8 @@ class Cycle(Out):
     cycle_code: str
     claim_id: UUID | None
     tier_id: UUID
+    tier_code: str
+    tier_name: str
     deceased_member_id: UUID
     cycle_status: CycleStatus
     contribution_amount: Decimal
@@ -115,6 +118,7 @@ class Cycle(Out):
     deadline: date
     created_at: datetime
     created_by: UUID
+    created_by_name: str
     job_id: UUID
     job_status: JobState
     job_progress: int
@@ -122,6 +126,10 @@ class Cycle(Out):
     job_started_at: datetime | None
     job_completed_at: datetime | None
     job_error: str | None
+    job_rate: float
+    """Contributions a second, while they are being made."""
+    estimated_time_remaining: int | None
+    """Seconds until they are made; null while unknown, 0 at the end."""
     total_members: int
     pending_members: int
     paid_members: int
@@ -130,17 +138,27 @@ class Cycle(Out):
     version: int
 
     @classmethod
-    def from_row(cls, row: Row) -> "Cycle":
-        """`row` is one of `cycles_with_jobs`. While the cycle is not whole, `total_members` is the plan's."""
+    def from_row(cls, row: Row, live: Progress | None = None) -> "Cycle":
+        """`row` is one of `cycles_with_jobs`. While the cycle is not whole, `total_members` is the plan's.
+
+        `live` is what Redis knows: its rate is that of the last batches, else it is the average since the start.
+        """
         counted = row["total_members"] if row["total_members"] is not None else row["job_total"]
         total = counted or 0
-        progress = Progress(JobState(row["job_state"]), row["job_total"], row["processed"] or 0, rate=0)
+        state, processed, rate = JobState(row["job_state"]), row["processed"] or 0, 0.0
+        if live is not None and live.state is state:
+            rate = live.rate
+        elif state is JobState.PROCESSING and row["job_started_at"] is not None:
+            rate = processed / max((datetime.now(UTC) - row["job_started_at"]).total_seconds(), 0.001)
+        progress = Progress(state, row["job_total"], processed, rate)
         return cls.of(
             {
                 **row,
                 "target_amount": None if counted is None else row["contribution_amount"] * counted,
                 "job_status": progress.state,
                 "job_progress": progress.percentage,
+                "job_rate": round(rate, 1),
+                "estimated_time_remaining": progress.seconds_left,
                 "total_members": total,
                 "pending_members": total - row["paid_members"] - row["failed_members"],
             }
@@ -277,6 +295,33 @@ class Rate(Out):
 
 class Rates(Out):
     items: list[Rate]
+
+
+class Event(Out):
+    position: int | None
+    """Place in the feed; null only in a cycle's own list, for the first seconds."""
+    event_id: UUID
+    event_type: str
+    aggregate_type: str
+    aggregate_id: UUID
+    version: int
+    """The one that the record has after the change: an aggregate's events are numbered 1, 2, 3, ..."""
+    payload_version: int
+    payload: dict[str, Any]
+    """What the change set."""
+    created_by: UUID | None
+    """The user who caused it; null for the system itself."""
+    created_at: datetime
+
+
+class Notice(Out):
+    position: int
+    kind: Literal["cycle_ready", "cycle_failed", "cycle_cancelled"]
+    cycle_id: UUID
+    cycle_code: str
+    total_members: int | None
+    reason: str | None
+    at: datetime
 
 
 class LogEntry(Out):

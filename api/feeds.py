@@ -38,6 +38,9 @@ class Topic(Protocol[Told]):
     gap: float
     """Shortest time between two reads, in seconds."""
 
+    is_behind: bool
+    """The last read did not reach the end: the next one need not wait for a change."""
+
     async def read(self) -> Told | None:
         """What is new since the last call; None when nothing is."""
 
@@ -125,9 +128,10 @@ class Feeds:
                     for watcher in reader.watchers:
                         watcher.put(news)
                 await asyncio.sleep(topic.gap)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(FALLBACK_SECONDS - topic.gap):
-                        await reader.changed.wait()
+                if not topic.is_behind:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(FALLBACK_SECONDS - topic.gap):
+                            await reader.changed.wait()
                 reader.changed.clear()
         finally:
             del self._readers[topic.key]

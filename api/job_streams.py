@@ -38,7 +38,7 @@ class JobsNews:
 class JobsTopic:
     """Every unfinished job of a tenant, oldest first; each that ended once more."""
 
-    gap = GAP_SECONDS
+    gap, is_behind = GAP_SECONDS, False
 
     def __init__(self, engine: Engine, tenant_id: UUID) -> None:
         self.key: Hashable = ("jobs", tenant_id)
@@ -89,7 +89,7 @@ class JobTopic:
         self.hint = progress_key(job.tenant_id, job.kind, job.subject_id)
         self._engine, self._tenant_id, self._job_id = engine, job.tenant_id, job.job_id
         self._entry_no, self._shown = entry_no, b""
-        self._is_final = False
+        self._is_final = self.is_behind = False
 
     async def read(self) -> JobNews | None:
         async with self._engine.database.transaction(self._tenant_id) as tx:
@@ -98,7 +98,8 @@ class JobTopic:
         log = await read_log(self._engine, self._tenant_id, self._job_id, self._entry_no)
         (job,) = await with_live_rates(self._engine, self._tenant_id, stored)
         self._entry_no = log[-1].number if log else self._entry_no
-        if len(log) == PAGE:
+        self.is_behind = len(log) == PAGE
+        if self.is_behind:
             return JobNews(Items(log), None, is_final=False)
         shown = to_event("job", job.model_dump_json(by_alias=True))
         # Those who come to a job that has ended must hear so, whatever others heard before.

@@ -68,7 +68,7 @@ class ProgressNews:
 class ProgressTopic:
     """One cycle's creation."""
 
-    gap = SHORTEST_GAP_SECONDS
+    gap, is_behind = SHORTEST_GAP_SECONDS, False
 
     def __init__(self, engine: Engine, tenant_id: UUID, cycle_id: UUID) -> None:
         self.key: Hashable = ("progress", tenant_id, cycle_id)

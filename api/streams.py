@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 from fastapi import Header
+from pydantic import WithJsonSchema
 from sse_starlette.sse import EventSourceResponse
 
 from api.feeds import News, Watcher
@@ -32,9 +33,8 @@ N = TypeVar("N", bound=News)
 
 LastEventId = Annotated[
     int | None,
-    Header(
-        alias="Last-Event-ID", ge=0, le=2**63 - 1, description="The `id` of the last event that came: go on after it"
-    ),
+    Header(alias="Last-Event-ID", ge=0, le=2**63 - 1, description="The `id` of the last event: go on after it"),
+    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 2**63 - 1}),  # left out, never null
 ]
 
 
@@ -83,24 +83,28 @@ class Gate:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._roles: dict[UUID, tuple[float, str | None]] = {}
+        self._asked: dict[UUID, tuple[float, asyncio.Task[frozenset[Permission]]]] = {}
 
     async def lets(self, caller: Caller, permission: Permission) -> bool:
-        """While PostgreSQL cannot say, it does."""
-        asked_by = caller.session_id or caller.key_id
-        asked_at, role = self._roles.get(asked_by, (-ANSWER_SECONDS, None))
-        if time.monotonic() - asked_at >= ANSWER_SECONDS:
-            try:
-                async with self._database.transaction(caller.tenant_id) as tx:
-                    role = await sql.live_key_role(
-                        tx.connection, tenant_id=tx.tenant_id, key_id=caller.key_id, session_id=caller.session_id
-                    )
-            except (GuthiError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                emit("loop_failed", loop="gate", error=repr(error))
-                return True
-            self._forget_old()
-            self._roles[asked_by] = time.monotonic(), role
-        return role is not None and permission in PERMISSIONS[role]
+        """While PostgreSQL cannot say, it does. All streams of a key that ask at once share one question."""
+        now, asked_by = time.monotonic(), caller.session_id or caller.key_id
+        asked_at, asking = self._asked.get(asked_by, (now, None))
+        if asking is None or now - asked_at >= ANSWER_SECONDS:
+            self._asked = {key: asked for key, asked in self._asked.items() if now - asked[0] < ANSWER_SECONDS}
+            asking = asyncio.create_task(self._ask(caller))
+            self._asked[asked_by] = now, asking
+        return permission in await asyncio.shield(asking)
+
+    async def _ask(self, caller: Caller) -> frozenset[Permission]:
+        try:
+            async with self._database.transaction(caller.tenant_id) as tx:
+                role = await sql.live_key_role(
+                    tx.connection, tenant_id=tx.tenant_id, key_id=caller.key_id, session_id=caller.session_id
+                )
+        except (GuthiError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            emit("loop_failed", loop="gate", error=repr(error))
+            return frozenset(Permission)
+        return frozenset() if role is None else PERMISSIONS[role]
 
     async def news(self, watcher: Watcher[N], caller: Caller, permission: Permission, gap: float) -> AsyncIterator[N]:
         """What the watcher takes, at least `gap` seconds apart, until the caller may no longer have it."""
@@ -118,7 +122,3 @@ class Gate:
                 check_at = now() + CHECK_SECONDS
             if news is not None:
                 yield news
-
-    def _forget_old(self) -> None:
-        oldest = time.monotonic() - ANSWER_SECONDS
-        self._roles = {key_id: known for key_id, known in self._roles.items() if known[0] > oldest}

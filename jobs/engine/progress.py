@@ -17,6 +17,7 @@ from uuid import UUID
 from arq.connections import ArqRedis
 
 from core.settings import Settings
+from core.tasks import end_task
 from core.telemetry import emit
 from jobs.engine.bell import REDIS_FAULTS
 from jobs.engine.model import TERMINAL, Job, JobState
@@ -172,8 +173,7 @@ class ProgressBoard:
             return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout=1)
-        self._writer.cancel()
-        await asyncio.wait([self._writer])
+        await end_task(self._writer)
 
     async def _write_forever(self) -> None:
         while True:

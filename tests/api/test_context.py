@@ -28,7 +28,7 @@ BODIES = {
     f"PATCH /api/users/{UNKNOWN}": {"version": 1, "isActive": False},
     f"PATCH /api/tiers/{UNKNOWN}": {"version": 1, "name": "Z"},
     f"PATCH /api/agents/{UNKNOWN}": {"version": 1, "name": "Z"},
-    f"POST {CYCLES}": {"tierId": UNKNOWN, "deceasedMemberId": UNKNOWN},
+    **{f"POST {CYCLES}{tail}": {"tierId": UNKNOWN, "deceasedMemberId": UNKNOWN} for tail in ("", "/preview")},
 }
 ROUTES = [
     route
@@ -58,7 +58,7 @@ def test_every_call_has_a_guard_and_every_permission_a_call() -> None:
     }
 
 
-OF_ADMINS = ("/api/users", f"/api/users/{UNKNOWN}", "/api/keys", "/api/audit", "/api/events")
+OF_ADMINS = ("/api/users", f"/api/users/{UNKNOWN}", "/api/keys", "/api/audit", "/api/events", "/api/events/stream")
 
 
 async def test_the_table_and_the_database_know_the_same_roles(owner: asyncpg.Connection) -> None:

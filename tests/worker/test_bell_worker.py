@@ -1,7 +1,6 @@
 """The bell wakes an idle worker; a fault of Redis neither ends the main loop nor eats its slots."""
 
 import asyncio
-import contextlib
 import signal
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,6 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 import worker.bell_worker
 import worker.main
+from core.tasks import end_task
 from jobs.engine.engine import Engine
 from tests.support import eventually
 from worker.bell_worker import BellWorker
@@ -38,11 +38,10 @@ async def running(engine: Engine) -> AsyncIterator[BellWorker]:
     loop = asyncio.create_task(running.async_run())
     yield running
     assert not loop.done(), "the main loop ended"
-    running.main_task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await loop
+    await end_task(running.main_task)
+    await asyncio.wait([loop])
     await asyncio.gather(*running.tasks.values(), return_exceptions=True)
-    running._listener.cancel()
+    await end_task(running._listener)
 
 
 class Faulty:
@@ -215,5 +214,5 @@ async def test_the_cancel_that_ends_the_main_loop_is_not_lost_in_a_wake(engine: 
     stopping._wake.set()
     await asyncio.wait([loop], timeout=20)
     assert loop.done()
-    stopping._listener.cancel()
+    await end_task(stopping._listener)
     await asyncio.gather(*stopping.tasks.values(), return_exceptions=True)
