@@ -6,10 +6,9 @@ from urllib.parse import quote
 import httpx
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
+from structlog.contextvars import get_contextvars
 
 from api.sessions import WITHIN, Session
-
-_PASSED_ON = ("x-request-id", "user-agent")
 
 
 class ApiProblem(Exception):  # noqa: N818 (it is the API's answer, and no error of ours)
@@ -35,7 +34,7 @@ class PageApi:
         transport = httpx.ASGITransport(
             within, raise_app_exceptions=False, client=(client.host, client.port) if client else ("", 0)
         )
-        headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
+        headers = {"X-Request-Id": get_contextvars().get("request_id", "")}  # one request, whoever asks in between
         self._client = httpx.AsyncClient(transport=transport, base_url="http://pages", headers=headers)
 
     async def get(self, path: str, *ids: str, **query: object) -> Any:

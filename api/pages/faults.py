@@ -5,7 +5,8 @@ from urllib.parse import quote
 
 import orjson
 from fastapi import FastAPI, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from structlog.contextvars import get_contextvars
 
 from api.pages.client import ApiProblem
 from api.pages.headers import STATIC, is_page
@@ -43,7 +44,8 @@ def _page(request: Request, answer: Response) -> Response:
     problem = orjson.loads(bytes(answer.body))
     renderer: Renderer = request.app.state.renderer
     kept = {name: value for name, value in answer.headers.items() if name in ("retry-after", "allow")}
-    what = {"problem": problem, "is_get": request.method in ("GET", "HEAD"), "me": None}
+    is_get, request_id = request.method in ("GET", "HEAD"), get_contextvars().get("request_id", "")
+    what = {"problem": problem, "is_get": is_get, "request_id": request_id, "me": None}
     body = renderer.render(language_of(request), "error.html", what)
     return Response(body, answer.status_code, kept, "text/html")
 
@@ -62,6 +64,10 @@ async def _on_form_refused(_: Request, __: Exception) -> Response:
 async def _on_sign_in_needed(request: Request, error: Exception) -> Response:
     """To the sign-in, and back from there to where one was; a form that was sent is not sent again."""
     assert isinstance(error, SignInNeeded)
+    if error.code is None and request.headers.get("Sec-Fetch-Site") == "cross-site" and request.method == "GET":
+        # A link on another site was followed: the browser keeps the cookie to itself until this site asks.
+        renderer: Renderer = request.app.state.renderer
+        return HTMLResponse(renderer.render(language_of(request), "again.html", {"me": None}))
     path, query = request.scope["path"], request.scope["query_string"].decode("latin-1")
     back = (path + (f"?{query}" if query else "")) if request.method in ("GET", "HEAD") else "/"
     if "HX-Request" in request.headers:

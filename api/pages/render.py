@@ -72,7 +72,7 @@ class Language:
         if seconds is None:
             return "–"
         if seconds < 60:
-            return self.gettext("%(n)s s") % {"n": self.number(seconds, 3 if seconds < 1 else 1)}
+            return self.gettext("%(n)s s") % {"n": self.number(seconds, 3 if 0 < seconds < 1 else 1 if seconds else 0)}
         if seconds < 3_600:
             return self.gettext("%(n)s min") % {"n": self.number(seconds / 60, 1)}
         return self.gettext("%(n)s h") % {"n": self.number(seconds / 3_600, 1)}

@@ -331,6 +331,7 @@ document.addEventListener("visibilitychange", () => {
 });
 window.addEventListener("pagehide", closeLive);
 
+if (document.querySelector("[data-again]")) location.replace(location.href);
 const every = Number(document.getElementById("live")?.dataset.every);
 if (every) setInterval(() => document.hidden || troubled || refresh(document.getElementById("live")), every * 1000);
 setInterval(pulse, PULSE_MS);

@@ -58,22 +58,22 @@ def test_time_left_is_told_roughly(seconds: float, form: tuple[str, int]) -> Non
     assert time_left(seconds) == form
 
 
-@pytest.mark.parametrize(
-    ("asked", "given"),
-    [
-        ("ne", "ne"),
-        ("ne-NP,ne;q=0.9,en;q=0.8", "ne"),
-        ("en;q=0.5,ne;q=0.9", "ne"),
-        ("de,fr", "en"),
-        ("", "en"),
-        ("*", "en"),
-        (";q=x,,,ne;q=-,en", "en"),
-        ("ne" * 40_000, "en"),
-    ],
-)
-async def test_the_browser_says_which_language(browser: Browser, asked: str, given: str) -> None:
-    page = await browser.get("/sign-in", headers={"Accept-Language": asked})
-    assert f'<html lang="{given}">' in page.text
+ASKED = {
+    "ne": "ne",
+    "ne-NP,ne;q=0.9,en;q=0.8": "ne",
+    "en;q=0.5,ne;q=0.9": "ne",
+    "de,fr": "en",
+    "": "en",
+    "*": "en",
+    ";q=x,,,ne;q=-,en": "en",
+    "ne" * 40_000: "en",
+}
+
+
+async def test_the_browser_says_which_language(browser: Browser) -> None:
+    for asked, given in ASKED.items():
+        page = await browser.get("/sign-in", headers={"Accept-Language": asked})
+        assert f'<html lang="{given}">' in page.text, asked[:30]
 
 
 async def test_a_choice_stays(admin: Browser) -> None:
