@@ -23,9 +23,11 @@ from api import (
 )
 from api.feeds import Feeds
 from api.limits import BodyLimit
+from api.pages import install_pages
 from api.problems import PROBLEM_RESPONSES, Problem, install_problem_handlers
 from api.rate_limits import RateLimitHeaders, RateLimits
 from api.requests import RequestIds
+from api.sessions import Sessions, SignInLimits
 from api.streams import Gate
 from core.logs import configure_logs
 from core.metrics import collect_metrics
@@ -57,6 +59,8 @@ def create_app(settings: Settings) -> FastAPI:
         database, redis = await Database.connect(settings), connect_redis(settings)
         app.state.engine = build_engine(settings, database, redis)
         app.state.rate_limits = RateLimits(settings, redis)
+        app.state.sessions = Sessions(settings, database)
+        app.state.sign_in_limits = SignInLimits(settings, redis)
         app.state.feeds, app.state.gate = Feeds(redis), Gate(database)
         try:
             yield
@@ -85,6 +89,8 @@ def create_app(settings: Settings) -> FastAPI:
     for router in routers:
         app.include_router(router)
     install_problem_handlers(app, [r for router in routers for r in router.routes if isinstance(r, APIRoute)])
+
+    install_pages(app)
     app.state.settings = settings
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(RateLimitHeaders)

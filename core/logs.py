@@ -25,9 +25,18 @@ QUIET_EVENTS = {
     "shard_run_ended",
     "sweep_done",
 }
-WARNINGS = {"attempt_failed", "lease_expired", "redis_away", "progress_not_written", "loop_failed"}
+WARNINGS = {
+    "attempt_failed",
+    "lease_expired",
+    "redis_away",
+    "progress_not_written",
+    "loop_failed",
+    "session_secret_made",
+    "sign_in_refused",
+}
 ERRORS = {"job_failed", "invariant_broken", "request_failed", "maintenance_failed"}
 _API_KEY = re.compile(r"guthi_[0-9a-f]{32}_[A-Za-z0-9_-]+")
+_SESSION = re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _PHONE = re.compile(r"\+\d{8,15}\b")
 
 
@@ -75,7 +84,7 @@ def _log_event(event: str, fields: dict[str, Any]) -> None:
 
 
 class _Redact:
-    """Last line of defence: takes known secrets, API keys and phone numbers out of every value."""
+    """Last line of defence: takes known secrets, API keys, sessions and phone numbers out of every value."""
 
     def __init__(self, secrets: tuple[str, ...]) -> None:
         self._secrets = secrets
@@ -95,4 +104,4 @@ class _Redact:
             return value
         for secret in self._secrets:
             value = value.replace(secret, "***")
-        return _PHONE.sub("***", _API_KEY.sub("guthi_***", value))
+        return _PHONE.sub("***", _SESSION.sub("***", _API_KEY.sub("guthi_***", value)))
