@@ -7,6 +7,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
+from api.sessions import session_of
 from core.errors import InvalidInputError, UnauthorizedError
 from db.database import identify_actor
 from domain.api_keys import Caller, authenticate
@@ -33,12 +34,10 @@ class May(HTTPBearer):
         self.permission = permission
 
     async def __call__(self, request: Request) -> Caller:  # type: ignore[override]  # FastAPI only calls it
-        scheme, _, api_key = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            raise UnauthorizedError("send a key as 'Authorization: Bearer guthi_<keyid>_<secret>'")
         state = request.app.state
-        caller = await authenticate(state.engine.database, api_key.strip())
+        caller = await _caller(request)
         identify_actor(caller.user_id, caller.key_id)
+        request.scope["tenant_id"] = caller.tenant_id
         await state.rate_limits.take(request.scope, caller.key_id)
         caller.must(self.permission)
         # Calls that take parameters refuse unknown ones by their model; those without must do so, too.
@@ -46,6 +45,18 @@ class May(HTTPBearer):
         if request.scope["query_string"] and not (dependant and dependant.query_params):
             raise InvalidInputError("this call takes no query parameters: leave out the ? and what follows it")
         return caller
+
+
+async def _caller(request: Request) -> Caller:
+    """By the key, or by the session of the pages. Raises `UnauthorizedError` or `UserInactiveError`."""
+    state = request.app.state
+    if "Authorization" not in request.headers and (session := session_of(request)):
+        caller: Caller = await state.sessions.authenticate(session)
+        return caller
+    scheme, _, api_key = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        raise UnauthorizedError("send a key as 'Authorization: Bearer guthi_<keyid>_<secret>'")
+    return await authenticate(state.engine.database, api_key.strip())
 
 
 may_view = May(Permission.VIEW)

@@ -87,18 +87,20 @@ class Gate:
 
     async def lets(self, caller: Caller, permission: Permission) -> bool:
         """While PostgreSQL cannot say, it does. All streams of a key that ask at once share one question."""
-        now = time.monotonic()
-        asked_at, asking = self._asked.get(caller.key_id, (now, None))
+        now, asked_by = time.monotonic(), caller.session_id or caller.key_id
+        asked_at, asking = self._asked.get(asked_by, (now, None))
         if asking is None or now - asked_at >= ANSWER_SECONDS:
             self._asked = {key: asked for key, asked in self._asked.items() if now - asked[0] < ANSWER_SECONDS}
             asking = asyncio.create_task(self._ask(caller))
-            self._asked[caller.key_id] = now, asking
+            self._asked[asked_by] = now, asking
         return permission in await asyncio.shield(asking)
 
     async def _ask(self, caller: Caller) -> frozenset[Permission]:
         try:
             async with self._database.transaction(caller.tenant_id) as tx:
-                role = await sql.live_key_role(tx.connection, tenant_id=tx.tenant_id, key_id=caller.key_id)
+                role = await sql.live_key_role(
+                    tx.connection, tenant_id=tx.tenant_id, key_id=caller.key_id, session_id=caller.session_id
+                )
         except (GuthiError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             emit("loop_failed", loop="gate", error=repr(error))
             return frozenset(Permission)

@@ -18,7 +18,7 @@ import httpx
 from cli import sample
 from cli.children import Child
 from cli.client import ApiClient, ApiError
-from cli.dev_record import DevError, DevRecord, Pids, stop_leftovers
+from cli.dev_record import DevError, DevRecord, Pids, session_secret, stop_leftovers
 from db.embedded import EmbeddedPostgres, EmbeddedValkey
 from db.migrate import migrate
 from domain.tenants import create_tenant
@@ -151,7 +151,7 @@ class Supervisor:
         with ApiClient(self.record.api_url, self.record.api_key) as client:
             try:
                 sample.make(client, self.sample_stopped)
-                sample.print_next_steps(self.record.api_url, self.directory)
+                sample.print_next_steps(self.record.api_url, self.record.api_key, self.directory)
             except (ApiError, sample.SampleError, httpx.TransportError) as error:
                 # The system itself is up, and worth a look: it stays.
                 if not self.sample_stopped.is_set():
@@ -181,6 +181,7 @@ class Supervisor:
             "GUTHI_ADMIN_DATABASE_URL": "",
             "GUTHI_API_KEY": "",
             "GUTHI_WORKER_NAME": name,
+            "GUTHI_SESSION_SECRET": session_secret(self.directory),
         }
 
     def _changed(self, what: str) -> None:

@@ -18,6 +18,7 @@ from jobs.maintenance.check_sequences import check_sequences
 from jobs.maintenance.make_partitions import make_partitions
 from jobs.maintenance.purge_idempotency_keys import purge_idempotency_keys
 from jobs.maintenance.purge_job_samples import purge_job_samples
+from jobs.maintenance.purge_sessions import purge_sessions
 from jobs.maintenance.reconcile import reconcile
 from jobs.maintenance.relay_events import relay_events
 from jobs.maintenance.sweep import sweep
@@ -29,6 +30,7 @@ MAINTENANCE: Mapping[str, Callable[[Engine], Awaitable[dict[str, Any]]]] = {
     "reconcile": reconcile,
     "purge_idempotency_keys": purge_idempotency_keys,
     "purge_job_samples": purge_job_samples,
+    "purge_sessions": purge_sessions,
     "check_sequences": check_sequences,
     "chain_audit": chain_audit,
 }

@@ -43,6 +43,7 @@ def schedules(settings: Settings) -> Mapping[str, Schedule]:
         "make_partitions": Schedule("makes the partitions of the months ahead", {"hour": 0, "minute": 5}),
         "reconcile": Schedule("holds the books against the rows and says what is broken", {"minute": 10}),
         "purge_idempotency_keys": Schedule("forgets stored answers past their time", {"hour": 0, "minute": 20}),
+        "purge_sessions": Schedule("forgets sessions of the pages past their time", {"hour": 0, "minute": 25}),
         "purge_job_samples": Schedule("forgets how fast jobs of long ago went", {"hour": 0, "minute": 25}),
         "check_sequences": Schedule("checks that every counter gives a number that is free", {"hour": 0, "minute": 30}),
         "chain_audit": Schedule("gives new audit entries their places in the chain", {"second": 15}),
