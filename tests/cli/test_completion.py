@@ -30,14 +30,16 @@ def offered(line: str, variables: Mapping[str, str], shell: str = "bash") -> lis
     return done.stdout.split()
 
 
-async def test_codes_and_ids_come_from_the_api(shell: Shell) -> None:
+async def test_codes_and_ids_come_from_the_api(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(completion, "ANSWER_SECONDS", 30)
+    for name, value in shell.variables.items():
+        monkeypatch.setenv(name, value)
     cycle = await started(shell)
-    assert offered("guthi cycles watch C", shell.variables) == [cycle["cycleCode"]]
-    assert offered("guthi jobs show ", shell.variables) == [cycle["jobId"]]
-    assert offered("guthi jobs pause ", shell.variables) == [cycle["jobId"]]
-    assert offered("guthi jobs retry ", shell.variables) == []
-    assert offered("guthi cycles start --tier ", shell.variables) == ["A"]
-    assert "Queued" in offered("guthi jobs log ", shell.variables, "zsh")
+    assert completion.cycle_codes("C") == [(cycle["cycleCode"], "Initializing")]
+    assert completion.cycle_codes("X") == []
+    assert completion.jobs_that(unfinished=True)("") == [(cycle["jobId"], f"{cycle['cycleCode']} Queued 0%")]
+    assert completion.jobs_that(state="Failed")("") == []
+    assert completion.tier_codes("") == [("A", "Tier A")]
 
 
 @pytest.mark.parametrize(
