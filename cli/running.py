@@ -1,6 +1,7 @@
 """The society's jobs that have not ended, as they move: what `guthi cycles watch --all` and `guthi top` show."""
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import takewhile
 from typing import Any
 
 from cli import following
@@ -38,6 +39,8 @@ class RunningJobs:
     def __init__(self, api: ApiClient) -> None:
         self._api = api
         self._known: dict[str, Job] = {}
+        self._ended: dict[str, str] = {}
+        self._newest: str | None = None
 
     def changes(self, say: Callable[[str], None] | None = None) -> Iterator[list[Job]]:
         """First all that there are, then the changed ones whenever something changed, without end.
@@ -51,12 +54,19 @@ class RunningJobs:
         """Whether it is news. An end always is: a quick job may have had no other state that we saw."""
         if job["state"] in TERMINAL:
             self._known.pop(job["jobId"], None)
-            return True
+            self._newest = max(self._newest or "", job["jobId"])
+            is_told = self._ended.get(job["jobId"]) == job["state"]
+            self._ended[job["jobId"]] = job["state"]
+            return not is_told
+        self._ended.pop(job["jobId"], None)
         is_new = self._known.get(job["jobId"]) != job
         self._known[job["jobId"]] = job
         return is_new
 
     def _ask(self) -> Iterator[list[Job]]:
+        if self._newest is None:
+            newest = self._api.get(PATH, limit=1)["items"]
+            self._newest = newest[0]["jobId"] if newest else ""
         yield self._with_ended(reversed([*self._api.items(PATH, unfinished=True)]))  # oldest first
 
     def _listen(self) -> Iterator[list[Job]]:
@@ -69,8 +79,15 @@ class RunningJobs:
     def _with_ended(self, unfinished: Iterable[Job]) -> list[Job]:
         """With those that were running when we last looked, and are not among `unfinished` now."""
         jobs = [summary_of(job) for job in unfinished]
-        missing = self._known.keys() - {job["jobId"] for job in jobs}
-        return jobs + [summary_of(self._api.get(f"{PATH}/{job_id}")) for job_id in missing]
+        seen = {job["jobId"] for job in jobs}
+        missed = [self._api.get(f"{PATH}/{job_id}") for job_id in self._known.keys() - seen]
+        if self._newest is not None:  # ids grow: those above it are new, and some may have ended already
+            newest = self._newest
+            new = takewhile(lambda job: job["jobId"] > newest, self._api.items(PATH))
+            missed += [job for job in new if job["jobId"] not in seen | self._known.keys()]
+        jobs += [summary_of(job) for job in missed]
+        self._newest = max([self._newest or "", *(job["jobId"] for job in jobs)])
+        return jobs
 
 
 def summary_of(job: Job) -> Job:
