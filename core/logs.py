@@ -12,8 +12,8 @@ from core.telemetry import subscribe
 
 # Frequent events that would drown the rest; metrics still count them.
 QUIET_EVENTS = {"batch_done", "sweep_done", "jobs_counted", "job_rung", "job_picked_up"}
-WARNINGS = {"attempt_failed", "lease_expired", "redis_away", "progress_not_written", "loop_failed"}
-ERRORS = {"job_failed", "invariant_broken", "request_failed", "maintenance_failed"}
+WARNINGS = {"attempt_failed", "lease_expired", "redis_away", "progress_not_written", "loop_failed", "rollback_failed"}
+ERRORS = {"job_failed", "on_failed_raised", "invariant_broken", "request_failed", "maintenance_failed"}
 _API_KEY = re.compile(r"guthi_[0-9a-f]{32}_[A-Za-z0-9_-]+")
 _PHONE = re.compile(r"\+\d{8,15}\b")
 

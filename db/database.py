@@ -18,6 +18,7 @@ import orjson
 from core.calls import call
 from core.errors import UnavailableError
 from core.settings import Settings
+from core.telemetry import emit
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 AfterCommit = Callable[[], Awaitable[object]]
@@ -79,6 +80,17 @@ class Transaction:
 
     def after_commit(self, act: AfterCommit) -> None:
         self._after_commit.append(act)
+
+    @contextlib.asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """What is done inside is undone alone when it raises, and the transaction can go on. Not to be nested."""
+        await call("sql:savepoint", self.connection.execute, "SAVEPOINT inside")
+        try:
+            yield
+        except Exception:
+            if not self.connection.is_closed():
+                await call("sql:rollback_to_savepoint", self.connection.execute, "ROLLBACK TO SAVEPOINT inside")
+            raise
 
 
 class Database:
@@ -154,8 +166,7 @@ class Database:
                 yield tx
                 await call("sql:commit", connection.execute, "COMMIT")
             except BaseException:
-                if not connection.is_closed() and connection.is_in_transaction():
-                    await call("sql:rollback", connection.execute, "ROLLBACK")
+                await _roll_back(connection)
                 raise
         for act in tx._after_commit:
             await act()
@@ -172,6 +183,20 @@ class Database:
         if replan:
             begin += "; SET LOCAL plan_cache_mode = force_custom_plan"
         return begin if durable else begin + "; SET LOCAL synchronous_commit = off"
+
+
+async def _roll_back(connection: Connection) -> None:
+    """Never raises for a session that does not answer: what went wrong before is what must be told.
+
+    Else a cancellation would turn into a lost connection here, and the task that was cancelled would go on.
+    """
+    if connection.is_closed() or not connection.is_in_transaction():
+        return
+    try:
+        await call("sql:rollback", connection.execute, "ROLLBACK")
+    except Exception as error:
+        emit("rollback_failed", error=repr(error))
+        connection.terminate()  # PostgreSQL rolls back, and nobody is given this session
 
 
 async def prepare_connection(connection: Connection) -> None:

@@ -181,18 +181,6 @@ ON CONFLICT DO NOTHING;""",
         ["sql:insert_idempotency_key"],
     ),
     "tenant not set": Bug([Edit("db/database.py", "SELECT set_tenant('{tenant_id}'); ", "")], "cycle"),
-    "a failed transaction is not rolled back": Bug(
-        [
-            Edit(
-                "db/database.py",
-                '                    await call("sql:rollback", connection.execute, "ROLLBACK")\n',
-                "                    pass\n",
-            )
-        ],
-        "cycle",
-        [Mode.REFUSED],
-        ["sql:insert_cycle"],
-    ),
     "a lease that ran out is not counted": Bug(
         [
             Edit(
