@@ -22,7 +22,7 @@ from typing import Any
 import asyncpg
 
 from core.settings import Settings
-from prove.injection import KILLS, Mode, Point, Watch
+from prove.injection import KILLS, Mode, Point, Watch, watching
 from prove.node import Node
 from prove.report import Options, Outcome, table
 from prove.scenarios import MEMBERS, PATIENCE_SECONDS, SCENARIOS, NotRecoveredError, Run, Scenario
@@ -77,10 +77,11 @@ async def prove(options: Options) -> Outcome:
     """Short: every call of the first scenario in some mode, and a sample of all scenarios and modes. Long: all."""
     draw = random.Random(options.seed)
     names = [name for name in SCENARIOS if not options.only or any(text in name for text in options.only)]
-    async with World.open(MEMBERS) as world:
-        points = {name: await calls_of(world, SCENARIOS[name], name) for name in names}
-        tries = _choose(points, options, draw)
-        tried = await try_all(world, tries)
+    with watching():
+        async with World.open(MEMBERS) as world:
+            points = {name: await calls_of(world, SCENARIOS[name], name) for name in names}
+            tries = _choose(points, options, draw)
+            tried = await try_all(world, tries)
     return _report(points, tried)
 
 
@@ -125,7 +126,6 @@ async def try_all(world: World, tries: Iterable[Try]) -> list[Tried]:
             except Exception as error:
                 return Tried(one, False, traceback.format_exception(error), 0.0)
 
-    logging.getLogger("arq").setLevel(logging.CRITICAL)  # of faults that were injected it would write pages
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(in_turn(one)) for one in tries]
     return [task.result() for task in tasks]
