@@ -16,6 +16,7 @@ import traceback
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from time import monotonic
 from typing import Any
 
@@ -77,6 +78,10 @@ async def prove(options: Options) -> Outcome:
     """Short: every call of the first scenario in some mode, and a sample of all scenarios and modes. Long: all."""
     draw = random.Random(options.seed)
     names = [name for name in SCENARIOS if not options.only or any(text in name for text in options.only)]
+    if not names:
+        return Outcome(
+            "", [f"no scenario has {' or '.join(options.only)} in its name: there are {', '.join(SCENARIOS)}"]
+        )
     with watching():
         async with World.open(MEMBERS) as world:
             points = {name: await calls_of(world, SCENARIOS[name], name) for name in names}
@@ -117,14 +122,18 @@ async def _play_in_new_place(world: World, scenario: Scenario, watch: Watch) -> 
 
 
 async def try_all(world: World, tries: Iterable[Try]) -> list[Tried]:
-    slots = asyncio.Semaphore(AT_ONCE)
+    """As many at once as help. Every so often it says on stderr how far it is."""
+    tries, slots, done = list(tries), asyncio.Semaphore(AT_ONCE), count(1)
 
     async def in_turn(one: Try) -> Tried:
         async with slots:
             try:
                 return await try_one(world, one)
             except Exception as error:
-                return Tried(one, False, traceback.format_exception(error), 0.0)
+                return Tried(one, False, ["".join(traceback.format_exception(error))], 0.0)
+            finally:
+                if (number := next(done)) % 200 == 0:
+                    print(f"{number} of {len(tries)} runs", file=sys.stderr, flush=True)
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(in_turn(one)) for one in tries]
@@ -277,6 +286,8 @@ def _report(points: dict[str, Sequence[Point]], tried: Sequence[Tried]) -> Outco
     failures = [f"{one.what}: {'; '.join(one.wrong)}" for one in tried if one.wrong]
     missed = [str(one.what) for one in tried if not one.reached]
     struck = len(tried) - len(missed)
+    if struck < len(tried) / 2:
+        failures.append(f"only {struck} of {len(tried)} faults struck: runs do not come by what the first ones came by")
     lines = [
         table(["scenario", "calls", *columns, "longest s"], rows),
         f"\n{struck} faults struck, {len(failures)} were not recovered from. Longest: from the fault to the end.",

@@ -8,7 +8,15 @@ from prove.report import Options, Outcome
 
 @pytest.mark.parametrize(
     "arguments",
-    [["nonsense"], ["crash-points", "nonsense"], ["--seed", "x"], ["--seed", "-1"], ["--minutes", "0"], ["--nonsense"]],
+    [
+        ["nonsense"],
+        ["crash-points", "nonsense"],
+        ["--seed", "x"],
+        ["--seed", "-1"],
+        ["--minutes", "0"],
+        ["--nonsense"],
+        ["--only", "x"],
+    ],
 )
 def test_bad_arguments_are_one_line_and_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
