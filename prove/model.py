@@ -61,7 +61,7 @@ SETTINGS = {
 }
 """Small steps; and no lease or backoff ends by itself: the clock jumps when a history says so."""
 JUMP_SECONDS = 10 * LEASE_SECONDS
-LONGEST_SETTLING = 200
+LONGEST_SETTLING = 40
 
 INDEX = st.integers(0, 11)
 CALLS = st.integers(0, MOST_CALLS)

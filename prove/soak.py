@@ -8,6 +8,7 @@ another society. Ctrl-C ends the load early; the reckoning follows all the same.
 import asyncio
 import contextlib
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ async def soak(seconds: float, seed: int, stop: asyncio.Event | None = None) -> 
                 tasks.create_task(chaos.watch(owners.pop())),
                 tasks.create_task(_watch_invariants(owners.pop(), record)),
             ]
+            print("soak: everything runs; Ctrl-C ends the load and still looks", file=sys.stderr, flush=True)
             load = [tasks.create_task(officer.work(owner)) for officer, owner in zip(officers, owners, strict=True)]
             load.append(tasks.create_task(chaos.rage()))
             with contextlib.suppress(TimeoutError):
@@ -151,22 +153,19 @@ async def prove(options: Options) -> Outcome:
 
 @contextlib.contextmanager
 def _told_to_stop() -> Iterator[asyncio.Event]:
-    """Set by the first Ctrl-C or SIGTERM; a second one ends the process as ever."""
+    """Set by the first Ctrl-C; a second one ends the process as ever."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.getsignal(number) for number in numbers]
+    before = signal.getsignal(signal.SIGINT)
+
+    def restore() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, before)
 
     def tell() -> None:
         stop.set()
         restore()
 
-    def restore() -> None:
-        for number, handler in zip(numbers, before, strict=True):
-            loop.remove_signal_handler(number)
-            signal.signal(number, handler)
-
-    for number in numbers:
-        loop.add_signal_handler(number, tell)
+    loop.add_signal_handler(signal.SIGINT, tell)
     try:
         yield stop
     finally:
