@@ -79,7 +79,14 @@ async def _ahead_of_rows(connection: Connection, board: ProgressBoard, tenant_id
     newest = [
         Job.from_row(row)
         async for row in sql.list_jobs(
-            connection, tenant_id=tenant_id, kind=None, state=None, before=UUID(int=2**128 - 1), limit=1_000
+            connection,
+            tenant_id=tenant_id,
+            kind=None,
+            state=None,
+            created_by=None,
+            unfinished=False,
+            before=UUID(int=2**128 - 1),
+            limit=1_000,
         )
     ]
     for job in newest:

@@ -1,19 +1,56 @@
 """Where proofs take place: servers of their own, databases copied from one that holds a society, exact checks."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from uuid import UUID
 
 import asyncpg
 
 from core.settings import Settings
+from jobs.engine.bell import connect_redis
 from jobs.engine.progress import ProgressBoard
 from jobs.invariants import AUDIT, INVARIANTS, broken_invariants, broken_sequences
 from tests.support import Servers, Society, make_society, running_servers
 
 Row = asyncpg.Record
+
+
+_KEEP = """
+CREATE SCHEMA kept;
+DO $$ DECLARE t regclass; BEGIN
+    FOR t IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace LOOP
+        EXECUTE format('CREATE TABLE kept.%I AS TABLE public.%I', t::text, t::text);
+    END LOOP;
+END $$;
+"""
+_RESTORE = """
+SET session_replication_role = replica; -- neither triggers nor foreign keys: the tables are put back as they were
+ALTER TABLE contributions DROP CONSTRAINT IF EXISTS planted;
+DROP FUNCTION IF EXISTS fill_disk CASCADE;
+DROP SEQUENCE IF EXISTS batches;
+DO $$ DECLARE t text; differs boolean; is_kept boolean; columns text; BEGIN
+    FOR t IN SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace LOOP
+        EXECUTE format('SELECT EXISTS (SELECT FROM kept.%I)', t) INTO is_kept;
+        IF NOT is_kept THEN
+            EXECUTE format('DELETE FROM public.%I', t);
+        ELSE
+            EXECUTE format(
+                'SELECT EXISTS ((TABLE public.%1$I EXCEPT TABLE kept.%1$I) UNION ALL'
+                ' (TABLE kept.%1$I EXCEPT TABLE public.%1$I))', t) INTO differs;
+            IF differs THEN
+                SELECT string_agg(quote_ident(attname), ', ') INTO columns FROM pg_attribute
+                WHERE attrelid = format('public.%I', t)::regclass AND attnum > 0 AND attgenerated = '';
+                EXECUTE format('DELETE FROM public.%I', t);
+                EXECUTE format(
+                    'INSERT INTO public.%1$I (%2$s) OVERRIDING SYSTEM VALUE SELECT %2$s FROM kept.%1$I', t, columns);
+            END IF;
+        END IF;
+    END LOOP;
+END $$;
+"""
+DATABASES_OF_VALKEY = 16
 
 
 @dataclass(frozen=True)
@@ -27,13 +64,14 @@ class Place:
 
 
 class World:
-    """Open it with `World.open`; then `async with world.place() as place`, as often and as many at once as wanted."""
+    """Open it with `World.open`; then `async with world.place() as place`, up to 16 at once."""
 
-    def __init__(self, servers: Servers, server: asyncpg.Connection, societies: tuple[Society, Society]) -> None:
+    def __init__(self, servers: Servers, societies: tuple[Society, Society]) -> None:
         self.servers = servers
-        self._server = server
         self._societies = societies
-        self._numbers = count()
+        self._free = list(range(DATABASES_OF_VALKEY))
+        self._made: set[int] = set()
+        self._making = asyncio.Lock()
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -43,23 +81,27 @@ class World:
             server = await asyncpg.connect(servers.postgres.superuser_url)
             await server.execute("ALTER SYSTEM SET fsync = off")
             await server.execute("SELECT pg_reload_conf()")
+            await server.close()
             owner = await asyncpg.connect(servers.postgres.admin_url)
             society = await make_society(owner, members, agents=agents)
             neighbour = await make_society(owner, 7, prefix="NBR", agents=1)
             await owner.close()
-            yield cls(servers, server, (society, neighbour))
-            await server.close()
+            yield cls(servers, (society, neighbour))
 
     @contextlib.asynccontextmanager
     async def place(self, **settings: object) -> AsyncIterator[Place]:
-        """A fresh copy of the world as it was opened; `settings` may be outside of what users may set."""
-        name = f"p{next(self._numbers)}"
-        await self._run(f"CREATE DATABASE {name} TEMPLATE guthi OWNER guthi_owner")
+        """As the world was when it was opened, whatever happened here before.
+
+        `settings` may be outside of what users may set. Raises `IndexError` when all places are taken.
+        """
+        number = self._free.pop()
+        name = f"p{number}"
+        await self._make_or_restore(number)
         base = Settings(
             _env_file=None,
             database_url=self.servers.postgres.app_url.replace("/guthi?", f"/{name}?"),
             admin_database_url=self.servers.postgres.admin_url.replace("/guthi?", f"/{name}?"),
-            redis_url=self.servers.valkey.url,
+            redis_url=self._redis_url(number),
             queue_name=f"queue:{name}",
         )
         owner = await asyncpg.connect(base.admin_database_url)
@@ -67,19 +109,39 @@ class World:
             yield Place(base.model_copy(update=settings), owner, *self._societies)
         finally:
             owner.terminate()
-            await self._run(f"DROP DATABASE {name} WITH (FORCE)")
+            self._free.append(number)
 
     async def superuser(self, statement: str) -> None:
         """Run a statement that only a superuser may."""
-        await self._run(statement)
-
-    async def _run(self, statement: str) -> None:
-        """On a session of its own: several places are made and left at once."""
         server = await asyncpg.connect(self.servers.postgres.superuser_url)
         try:
             await server.execute(statement)
         finally:
             await server.close()
+
+    def _redis_url(self, number: int) -> str:
+        return f"{self.servers.valkey.url.removesuffix('0')}{number}"
+
+    async def _make_or_restore(self, number: int) -> None:
+        url = self.servers.postgres.superuser_url
+        if number not in self._made:
+            async with self._making:  # while one is copied, nobody may be in what it is copied from
+                server = await asyncpg.connect(url)
+                await server.execute(f"CREATE DATABASE p{number} TEMPLATE guthi OWNER guthi_owner")
+                await server.close()
+        database = await asyncpg.connect(url.replace("/postgres?", f"/p{number}?"))
+        await database.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        await database.execute(_RESTORE if number in self._made else _KEEP)
+        await database.close()
+        self._made.add(number)
+        redis = connect_redis(
+            Settings(_env_file=None, redis_url=f"{self.servers.valkey.url.removesuffix('0')}{number}")
+        )
+        await redis.flushdb()
+        await redis.aclose(close_connection_pool=True)
 
 
 async def broken(owner: asyncpg.Connection, board: ProgressBoard | None = None) -> list[str]:
