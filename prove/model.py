@@ -509,6 +509,7 @@ class History(RuleBasedStateMachine):
     async def _close(self) -> None:
         for worker in list(self.workers):
             await worker.actor.die()
+            worker.actor.result()
         await self.stack.aclose()
 
     async def _end(self) -> None:

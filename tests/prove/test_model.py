@@ -64,9 +64,9 @@ def a_pause_comes_between_two_batches(history: Kept) -> None:
 def a_worker_wakes_when_another_has_its_shard(history: Kept) -> None:
     history("begin", dead=0)
     history("answer_a_ring", first="", steps=3)
-    history("answer_a_ring", first="jump and sweep", steps=2)
+    history("answer_a_ring", first="jump and sweep", steps=1)
+    history("work", which=0, steps=1)
     history("work", which=0, steps=3)
-    history("work", which=1, steps=3)
 
 
 def two_workers_die_and_an_officer_retries(history: Kept) -> None:
