@@ -22,7 +22,7 @@ from prove.reconnecting import AWAY, Reconnecting
 from prove.report import Options, Outcome, table
 from prove.soak_check import UNSETTLED, reckon
 from prove.soak_faults import Chaos, Fault
-from prove.soak_load import Officer, Record
+from prove.soak_load import NoAnswerError, Officer, Record
 from prove.soak_stage import Stage
 from tests.support import make_society
 
@@ -53,30 +53,38 @@ async def soak(seconds: float, seed: int, stop: asyncio.Event | None = None) -> 
     record = Record()
     async with Stage.open() as stage:
         officers = await _officers(stage, record, seed)
-        owners = [stage.owner() for _ in range(len(officers) + 2)]
         chaos = Chaos(stage, record, f"{seed} faults")
         began = time.monotonic()
-        async with asyncio.TaskGroup() as tasks:
-            watching = [
-                tasks.create_task(chaos.watch(owners.pop())),
-                tasks.create_task(_watch_invariants(owners.pop(), record)),
-            ]
-            print("soak: everything runs; Ctrl-C ends the load and still looks", file=sys.stderr, flush=True)
-            load = [tasks.create_task(officer.work(owner)) for officer, owner in zip(officers, owners, strict=True)]
-            load.append(tasks.create_task(chaos.rage()))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for((stop or asyncio.Event()).wait(), seconds)
+        try:
+            await _break_and_settle(stage, officers, chaos, stop or asyncio.Event(), seconds)
+        except* NoAnswerError:
             record.closing.set()
-            await asyncio.wait(load)
-            lasted = time.monotonic() - began
-            await _settle(stage, officers, record)
-            for watcher in watching:
-                watcher.cancel()
         await _reckon(stage, officers, record)
         stage.keep = bool(record.findings)
         if stage.keep:
             record.findings.append(f"data and logs are kept in {stage.directory}")
-        return Result(lasted, record, chaos, stage.restarts)
+        return Result(time.monotonic() - began, record, chaos, stage.restarts)
+
+
+async def _break_and_settle(
+    stage: Stage, officers: Sequence[Officer], chaos: Chaos, stop: asyncio.Event, seconds: float
+) -> None:
+    record, watching = officers[0].record, [stage.owner(), stage.owner()]
+    async with asyncio.TaskGroup() as tasks:
+        watchers = [
+            tasks.create_task(chaos.watch(watching[0])),
+            tasks.create_task(_watch_invariants(watching[1], record)),
+        ]
+        print("soak: everything runs; Ctrl-C ends the load and still looks", file=sys.stderr, flush=True)
+        load = [tasks.create_task(officer.work(stage.owner())) for officer in officers]
+        load.append(tasks.create_task(chaos.rage()))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), seconds)
+        record.closing.set()
+        await asyncio.wait(load)
+        await _settle(stage, officers, record)
+        for watcher in watchers:
+            watcher.cancel()
 
 
 async def _officers(stage: Stage, record: Record, seed: int) -> list[Officer]:
@@ -123,9 +131,11 @@ async def _settle(stage: Stage, officers: Sequence[Officer], record: Record) -> 
 
 
 async def _reckon(stage: Stage, officers: Sequence[Officer], record: Record) -> None:
+    with contextlib.suppress(NoAnswerError):
+        for officer in officers:
+            while await officer.follow_feed():
+                pass
     for officer in officers:
-        while await officer.follow_feed():
-            pass
         await officer.close()
     redis = connect_redis(stage.settings)
     owner: asyncpg.Connection = await stage.owner().get()
