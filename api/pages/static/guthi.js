@@ -78,7 +78,6 @@ function show(job) {
       root.dataset.state = job.state;
       root.dataset.shards = job.shards.length;
       refresh(root.closest("[hx-get]"));
-      if (ended) document.querySelectorAll("[data-refresh-at-end]").forEach(refresh);
     }
   }
 }
@@ -89,6 +88,10 @@ function refresh(part) {
   if (!part || !window.htmx) return;
   if (part.querySelector(":popover-open")) waiting.add(part);
   else htmx.trigger(part, "refresh");
+}
+function refreshOnce(part) {
+  part.removeAttribute("data-awaits-end");
+  refresh(part);
 }
 document.addEventListener("toggle", (event) => {
   if (event.newState === "closed" && waiting.size) {
@@ -319,7 +322,17 @@ document.body.addEventListener("htmx:responseError", (event) => {
   if (event.detail.xhr.status !== 401) pulse();
 });
 document.body.addEventListener("htmx:sendError", pulse);
-document.body.addEventListener("htmx:afterSwap", openLive);
+document.body.addEventListener("htmx:beforeSwap", ({ detail }) => {
+  if (!detail.target.querySelector(":popover-open")) return;
+  detail.shouldSwap = false; // it was asked for before the question was opened
+  waiting.add(detail.target);
+});
+document.body.addEventListener("htmx:afterSwap", () => {
+  const part = document.getElementById("live");
+  // What is only there at the end, and was not when the page was made.
+  if (part?.dataset.ended) document.querySelectorAll("[data-awaits-end]").forEach(refreshOnce);
+  openLive();
+});
 document.body.addEventListener("htmx:configRequest", (event) => {
   event.detail.headers["HX-Current-Path"] = location.pathname + location.search;
 });
