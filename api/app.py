@@ -33,16 +33,18 @@ from api.streams import Gate
 from core.logs import configure_logs
 from core.metrics import collect_metrics
 from core.settings import Settings, load_settings
+from core.tracing import start_tracing, stop_tracing
 from db.database import Database
 from jobs.engine.bell import connect_redis
-from jobs.kinds import build_engine
+from jobs.kinds import KINDS, build_engine
 
 
 def app_from_environment() -> FastAPI:
     """What uvicorn starts: `uvicorn --factory api.app:app_from_environment`. Raises `SettingsError`."""
     settings = load_settings()
     configure_logs(settings)
-    collect_metrics()
+    collect_metrics(kind.name for kind in KINDS)
+    start_tracing(settings, "api")
     return create_app(settings)
 
 
@@ -68,6 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
             await app.state.engine.progress.close()
             await redis.aclose(close_connection_pool=True)
             await database.close()
+            await stop_tracing()
 
     app = FastAPI(
         title="Guthi",
@@ -75,6 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
         description="Contribution cycles of mutual-aid societies. Every error is an RFC 9457 problem with a `code`.",
         lifespan=lifespan,
         responses=PROBLEM_RESPONSES,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours tell more, and no error's message
         redirect_slashes=False,  # a redirect would name a host that the client made up
     )
     modules = (

@@ -37,6 +37,7 @@ class May(HTTPBearer):
         state = request.app.state
         caller = await _caller(request)
         identify_actor(caller.user_id, caller.key_id)
+        request.scope["tenant_id"] = caller.tenant_id
         await state.rate_limits.take(request.scope, caller.key_id)
         caller.must(self.permission)
         # Calls that take parameters refuse unknown ones by their model; those without must do so, too.

@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from arq.connections import ArqRedis
 
+from core.tasks import end_task
 from core.telemetry import emit
 from jobs.engine.bell import REDIS_FAULTS
 from jobs.engine.progress import CHANNEL
@@ -109,10 +110,7 @@ class Feeds:
     async def close(self) -> None:
         tasks = [reader.task for reader in self._readers.values() if reader.task]
         tasks += [self._listener] if self._listener else []
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await asyncio.gather(*map(end_task, tasks))
 
     async def _read_while_watched(self, reader: _Reader) -> None:
         topic = reader.topic

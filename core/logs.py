@@ -11,7 +11,20 @@ from core.settings import Settings
 from core.telemetry import subscribe
 
 # Frequent events that would drown the rest; metrics still count them.
-QUIET_EVENTS = {"batch_done", "sweep_done", "jobs_counted", "job_rung", "job_picked_up"}
+QUIET_EVENTS = {
+    "batch_done",
+    "events_relayed",
+    "job_picked_up",
+    "job_rung",
+    "job_start_began",
+    "job_start_ended",
+    "jobs_counted",
+    "request_began",
+    "request_ended",
+    "shard_run_began",
+    "shard_run_ended",
+    "sweep_done",
+}
 WARNINGS = {
     "attempt_failed",
     "lease_expired",
@@ -63,6 +76,8 @@ def configure_logs(settings: Settings) -> None:
 
 
 def _log_event(event: str, fields: dict[str, Any]) -> None:
+    if event in QUIET_EVENTS and not logging.getLogger("guthi").isEnabledFor(logging.DEBUG):
+        return
     level = "debug" if event in QUIET_EVENTS else "info"
     level = "warning" if event in WARNINGS else "error" if event in ERRORS else level
     getattr(structlog.get_logger("guthi"), level)(event, **fields)

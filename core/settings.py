@@ -102,6 +102,12 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = "auto"
     """`auto`: readable in a terminal, JSON elsewhere."""
 
+    # --- traces
+    otlp_endpoint: str = ""
+    """Where OpenTelemetry traces are sent by OTLP/HTTP, such as http://collector:4318. Empty: there are none."""
+    service_name: str = "guthi"
+    """What traces call this deployment: its services are `<name>-api` and `<name>-worker`."""
+
     # --- tests only
     faults: str = ""
     """Named fault points to trip, see `core.faults`. Empty everywhere but in tests."""
@@ -115,6 +121,11 @@ class Settings(BaseSettings):
     @classmethod
     def _is_redis(cls, url: str) -> str:
         return _check_url(url, "redis", "rediss", "unix")
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _is_http(cls, url: str) -> str:
+        return _check_url(url, "http", "https") if url else url
 
     @field_validator("rate_limit")
     @classmethod
@@ -139,7 +150,8 @@ class Settings(BaseSettings):
     @cached_property
     def secrets(self) -> tuple[str, ...]:
         """What must never appear in a log: passwords of the URLs, the API key, and what signs the cookies."""
-        passwords = (urlsplit(url).password for url in (self.database_url, self.admin_database_url, self.redis_url))
+        urls = (self.database_url, self.admin_database_url, self.redis_url, self.otlp_endpoint)
+        passwords = (urlsplit(url).password for url in urls)
         return tuple(secret for secret in (*passwords, self.api_key, self.session_secret) if secret)
 
     @cached_property

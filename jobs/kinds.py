@@ -2,6 +2,7 @@
 
 from arq.connections import ArqRedis
 
+from core.calls import intercept
 from core.faults import Faults
 from core.settings import Settings
 from db.database import Database
@@ -25,6 +26,9 @@ KINDS: tuple[BatchKind, ...] = (
 
 def build_engine(settings: Settings, database: Database, redis: ArqRedis) -> Engine:
     """The same engine in the API, which starts and steers, and in the worker, which runs."""
+    faults = Faults(settings.faults)
+    if faults.at_calls:
+        intercept(faults.around)
     return Engine(
         database=database,
         bell=Bell(redis, settings),
@@ -32,5 +36,5 @@ def build_engine(settings: Settings, database: Database, redis: ArqRedis) -> Eng
         presence=PresenceBoard(redis, settings),
         settings=settings,
         kinds={kind.name: kind for kind in KINDS},
-        faults=Faults(settings.faults),
+        faults=faults,
     )

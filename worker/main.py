@@ -21,11 +21,12 @@ from core.logs import configure_logs
 from core.metrics import REGISTRY, collect_metrics
 from core.settings import Settings
 from core.telemetry import emit
+from core.tracing import start_tracing, stop_tracing
 from db.database import Database
 from jobs.engine.bell import RING_FUNCTION, connect_redis
 from jobs.engine.engine import Engine
 from jobs.engine.runner import run_job
-from jobs.kinds import build_engine
+from jobs.kinds import KINDS, build_engine
 from worker.bell_worker import BellWorker
 from worker.cron import cron_jobs
 from worker.presence import Presence
@@ -37,7 +38,8 @@ READ_LIMIT = 1_000
 def run(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT; then end after the batches in hand and give every lease back."""
     configure_logs(settings)
-    collect_metrics()
+    collect_metrics(kind.name for kind in KINDS)
+    start_tracing(settings, "worker")
     if settings.worker_metrics_port:
         start_http_server(settings.worker_metrics_port, registry=REGISTRY)
     uvloop.run(_work(settings))
@@ -58,6 +60,7 @@ async def _work(settings: Settings) -> None:
         await engine.progress.close()
         await worker.close()  # closes Redis as well
         await database.close()
+        await stop_tracing()
         emit("worker_stopped")
 
 

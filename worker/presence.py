@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from uuid import uuid4
 
+from core.tasks import end_task
 from core.telemetry import emit
 from jobs.engine.engine import Engine
 from jobs.engine.presence import SAY_SECONDS, InHand, WorkerPresence
@@ -36,8 +37,7 @@ class Presence:
         self._stopping.set()
         if self._loop is not None:
             await asyncio.wait([self._loop], timeout=SAY_SECONDS)
-            self._loop.cancel()
-            await asyncio.wait([self._loop])
+            await end_task(self._loop)
         await self._engine.presence.leave(self._worker_id)
 
     def picked_up(self, seconds: float) -> None:

@@ -12,6 +12,8 @@ from uuid import UUID
 from core.errors import DuplicateResourceError
 from core.faults import Faults
 from core.settings import Settings
+from core.telemetry import lasting
+from core.tracing import current_traceparent
 from db.database import Database, Transaction
 from db.queries import sql
 from jobs.engine.bell import Bell
@@ -54,22 +56,26 @@ async def start_job(engine: Engine, tx: Transaction, new: NewJob, *, ring: bool 
 
     Raises `DuplicateResourceError` when the subject has a job of this kind already.
     """
-    row = await sql.insert_job(
-        tx.connection,
-        tenant_id=tx.tenant_id,
-        kind=new.kind,
-        subject_id=new.subject_id,
-        params=dict(new.params),
-        priority=new.priority,
-        created_by=new.created_by,
-    )
-    if row is None:
-        raise DuplicateResourceError(f"{new.subject_id} has a {new.kind} job already", subject_id=str(new.subject_id))
-    job = Job.from_row(row)
-    await log_job(tx, job, "job_started", priority=job.priority)
+    with lasting("job_start", kind=new.kind, tenant_id=tx.tenant_id) as started:
+        row = await sql.insert_job(
+            tx.connection,
+            tenant_id=tx.tenant_id,
+            kind=new.kind,
+            subject_id=new.subject_id,
+            params=dict(new.params),
+            priority=new.priority,
+            created_by=new.created_by,
+            trace_context=current_traceparent(),
+        )
+        if row is None:
+            told = f"{new.subject_id} has a {new.kind} job already"
+            raise DuplicateResourceError(told, subject_id=str(new.subject_id))
+        job = Job.from_row(row)
+        started["job_id"] = job.job_id
+        await log_job(tx, job, "job_started", priority=job.priority)
     if ring:
-        tx.after_commit(partial(engine.progress.write, job, 1, ShardProgress(0, 0)))
         tx.after_commit(partial(engine.bell.ring, job.job_id, job.tenant_id, job.priority))
+        tx.after_commit(partial(engine.progress.write, job, 1, ShardProgress(0, 0)))
     return job
 
 

@@ -83,10 +83,12 @@ class Job:
     completed_at: datetime | None
     version: int
     updated_at: datetime
+    trace_context: str | None
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        return cls(**{**row, "state": JobState(row["state"])})
+        """Columns that a later version has added do not trouble this one."""
+        return cls(**{**{name: row[name] for name in cls.__slots__}, "state": JobState(row["state"])})
 
 
 @dataclass(frozen=True, slots=True)

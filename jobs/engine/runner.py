@@ -3,7 +3,7 @@
 A job moves by four kinds of transaction, each of which may be the last one this process lives to see:
 
     lease   job row, then a free shard; counts a lease that ran out as an attempt
-    plan    once a job: count the keys, cut them into shards
+    plan    once a job: count the keys, cut them into shards; a job of one batch is walked and ended here too
     batch   the shard row by its token, the rows, the cursor: together or not at all
     end     job row, then the shard; whoever ends the last one completes the job
 
@@ -19,7 +19,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from core.errors import LeaseLostError, NotFoundError, WorkerDiedError
-from core.telemetry import bound, emit
+from core.telemetry import bound, emit, lasting
 from db.database import Actor, Transaction, acting_as
 from db.queries import sql
 from db.retriable import is_retriable
@@ -82,7 +82,9 @@ async def _run_slice(engine: Engine, tenant_id: UUID, job_id: UUID) -> None:
     now = asyncio.get_running_loop().time
     slice_ends = now() + engine.settings.slice_seconds
     while lease := await _take_lease(engine, tenant_id, job_id):
-        with bound(shard_no=lease.shard_no, attempt=lease.attempt), engine.running(lease):
+        which = {"shard_no": lease.shard_no, "attempt": lease.attempt}
+        trace = {"traceparent": lease.job.trace_context, "tenant_id": tenant_id, "job_id": job_id}
+        with engine.running(lease), bound(**which), lasting("shard_run", kind=lease.job.kind, **which, **trace):
             if not await _run_shard(engine, lease, slice_ends):
                 return
         if engine.stopping.is_set() or now() >= slice_ends:
@@ -131,7 +133,10 @@ async def _run_shard(engine: Engine, lease: Lease, slice_ends: float) -> bool:
     """True when the shard ended or was given back; False when it was lost or failed."""
     try:
         if lease.job.total is None:
-            lease = await _plan_and_ring(engine, lease)
+            planned = await _plan_and_ring(engine, lease)
+            if planned is None:
+                return True
+            lease = planned
         at_end = not lease.job.total or await _run_batches(engine, lease, slice_ends)
         async with engine.database.transaction(lease.job.tenant_id, replan=True) as tx:
             if at_end:
@@ -190,23 +195,36 @@ async def _batch(engine: Engine, tx: Transaction, lease: Lease, rows: int, *, sa
     walked = await kind.run_batch(tx, job, cursor, reach)
     engine.faults.reach("before_advance")
     is_last = reach == shard["upper"]
-    processed = await sql.advance_shard(
+    advance = sql.advance_and_sample_shard if sample or is_last else sql.advance_shard
+    processed = await advance(
         tx.connection,
         **_held(tx, lease),
         cursor=reach,
         rows=walked,
         lease=timedelta(seconds=engine.settings.lease_seconds),
-        sample=sample or is_last,
     )
     return Batch(walked, processed, is_last)
 
 
-async def _plan_and_ring(engine: Engine, lease: Lease) -> Lease:
+async def _plan_and_ring(engine: Engine, lease: Lease) -> Lease | None:
+    """None: the job fits into one batch, so that was done and ended in the same transaction, with one commit."""
+    size, started = BatchSize(engine.settings), perf_counter()
     async with engine.database.transaction(lease.job.tenant_id, replan=True) as tx:
         job = await lock_job(tx, lease.job.job_id)
         await _lock_shard(tx, lease)
         planned, shard_count = await _plan(engine, tx, replace(lease, job=job), engine.settings.shard_rows)
+        total = planned.job.total or 0
+        at_once = shard_count == 1 and total <= size.rows and engine.kind(job).replan
+        if at_once:
+            if total:
+                await _batch(engine, tx, planned, size.rows)
+            await _end(engine, tx, planned)
+            engine.faults.reach("before_commit")
     engine.faults.reach("after_plan")
+    if at_once:
+        emit("batch_done", kind=job.kind, rows=total, seconds=perf_counter() - started)
+        engine.faults.reach("after_commit")
+        return None
     for _ in range(min(shard_count, engine.settings.job_parallelism) - 1):
         await engine.bell.ring(job.job_id, job.tenant_id, job.priority)
     return planned

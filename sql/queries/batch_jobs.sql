@@ -2,8 +2,8 @@
 -- A new job with its first shard, which spans all keys until the plan cuts it.
 -- No row: the subject has a job of this kind already.
 WITH job AS (
-    INSERT INTO batch_jobs (tenant_id, kind, subject_id, params, priority, created_by)
-    VALUES (:tenant_id, :kind, :subject_id, :params, :priority, :created_by)
+    INSERT INTO batch_jobs (tenant_id, kind, subject_id, params, priority, created_by, trace_context)
+    VALUES (:tenant_id, :kind, :subject_id, :params, :priority, :created_by, :trace_context)
     ON CONFLICT (tenant_id, kind, subject_id) DO NOTHING
     RETURNING *
 ), shard AS (
@@ -126,7 +126,18 @@ WHERE tenant_id = :tenant_id AND job_id = :job_id AND shard_no = :shard_no;
 
 -- name: advance_shard$
 -- Cursor, count and lease move in the transaction of the batch's rows; progress forgives earlier attempts.
--- With :sample it is also kept when the shard was this far.
+UPDATE batch_job_shards
+SET cursor = :cursor,
+    processed = processed + :rows,
+    batch_rows = :rows,
+    lease_expires_at = clock_timestamp() + :lease,
+    attempts = 0,
+    error = NULL
+WHERE tenant_id = :tenant_id AND job_id = :job_id AND shard_no = :shard_no AND lease_token = :lease_token
+RETURNING processed;
+
+-- name: advance_and_sample_shard$
+-- The same, and it is kept when the shard was this far. Apart, as planning this takes 0.2 ms longer.
 WITH advanced AS (
     UPDATE batch_job_shards
     SET cursor = :cursor,
@@ -139,7 +150,7 @@ WITH advanced AS (
     RETURNING tenant_id, job_id, shard_no, processed
 ), sampled AS (
     INSERT INTO batch_job_samples (tenant_id, job_id, at, shard_no, processed)
-    SELECT tenant_id, job_id, clock_timestamp(), shard_no, processed FROM advanced WHERE :sample
+    SELECT tenant_id, job_id, clock_timestamp(), shard_no, processed FROM advanced
 )
 SELECT processed FROM advanced;
 

@@ -6,7 +6,8 @@ SELECT clock_timestamp() AT TIME ZONE 'UTC';
 SELECT tenant_ids AS tenant_id FROM tenant_ids();
 
 -- name: job_counts
-SELECT state, jobs, oldest_seconds FROM job_counts();
+-- Over all tenants: how many jobs of a kind are in a state, and for how long the oldest has been.
+SELECT kind, state, jobs, oldest_seconds FROM job_counts_by_kind();
 
 -- name: make_partitions
 SELECT make_partitions AS name FROM make_partitions(:months_ahead);
@@ -50,6 +51,22 @@ JOIN pg_locks AS l ON l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 
 -- name: forget_maintenance_runs!
 DELETE FROM maintenance_runs WHERE name = :name AND started_at < clock_timestamp() - :keep::interval;
+
+-- name: maintenance_health
+-- Of each of :names that ever ran: seconds since it last succeeded (since its first run when it never did), and the
+-- result of that run.
+SELECT
+    asked.name, succeeded.result,
+    extract(epoch FROM clock_timestamp() - coalesce(succeeded.ended_at, began.started_at))::double precision AS age_seconds
+FROM unnest(:names::text[]) AS asked (name)
+CROSS JOIN LATERAL (
+    SELECT r.started_at FROM maintenance_runs AS r WHERE r.name = asked.name ORDER BY r.started_at LIMIT 1
+) AS began
+LEFT JOIN LATERAL (
+    SELECT r.ended_at, r.result FROM maintenance_runs AS r
+    WHERE r.name = asked.name AND r.error IS NULL
+    ORDER BY r.started_at DESC LIMIT 1
+) AS succeeded ON true;
 
 -- name: ping$
 SELECT 1;

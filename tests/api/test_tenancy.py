@@ -168,6 +168,8 @@ async def test_the_app_cannot_write_for_another_tenant(
             for statement in (
                 "INSERT INTO agents (tenant_id, code, name) VALUES ($1, 'X', 'X')",
                 "INSERT INTO counters (tenant_id, name) VALUES ($1, 'X')",
+                "INSERT INTO contributions (tenant_id, cycle_id, member_id, contribution_amount, due_date)"
+                " VALUES ($1, uuidv7(), uuidv7(), 1, '2030-01-01')",
             ):
                 with pytest.raises(asyncpg.InsufficientPrivilegeError):
                     async with app.transaction():
