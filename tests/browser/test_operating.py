@@ -123,7 +123,7 @@ async def test_pause_resume_and_cancel_in_two_tabs(
     rows = await count_rows(owner, cycle_id)
     await expect(page.get_by_text("Paused: no further row appears")).to_be_visible()
     await expect(other.locator(STATE)).to_have_text("Paused")
-    await expect(other.locator("#live .card button:text-is('Resume')")).to_be_visible()
+    await expect(other.locator("#live .card [popovertarget]:text-is('Resume')").first).to_be_visible()
     assert await count_rows(owner, cycle_id) == rows < MEMBERS
 
     await mark(page)

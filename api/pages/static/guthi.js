@@ -89,10 +89,6 @@ function refresh(part) {
   if (part.querySelector(":popover-open")) waiting.add(part);
   else htmx.trigger(part, "refresh");
 }
-function refreshOnce(part) {
-  part.removeAttribute("data-awaits-end");
-  refresh(part);
-}
 document.addEventListener("toggle", (event) => {
   if (event.newState === "closed" && waiting.size) {
     const parts = [...waiting];
@@ -327,10 +323,10 @@ document.body.addEventListener("htmx:beforeSwap", ({ detail }) => {
   detail.shouldSwap = false; // it was asked for before the question was opened
   waiting.add(detail.target);
 });
-document.body.addEventListener("htmx:afterSwap", () => {
-  const part = document.getElementById("live");
+document.body.addEventListener("htmx:afterSwap", ({ detail }) => {
+  if (detail.target.id !== "live") return;
   // What is only there at the end, and was not when the page was made.
-  if (part?.dataset.ended) document.querySelectorAll("[data-awaits-end]").forEach(refreshOnce);
+  if (document.getElementById("live").dataset.ended) document.querySelectorAll("[data-awaits-end]").forEach(refresh);
   openLive();
 });
 document.body.addEventListener("htmx:configRequest", (event) => {
