@@ -127,6 +127,9 @@ class Database:
             raise UnavailableError("the database cannot be reached: try again in a moment") from error
         try:
             yield connection
+        except asyncpg.InternalClientError:
+            _cut(connection)  # the server has ended it, which shows too late for the pool not to give it out again
+            raise
         finally:
             await self._pool.release(connection)
 
@@ -154,8 +157,7 @@ class Database:
                 yield tx
                 await call("sql:commit", connection.execute, "COMMIT")
             except BaseException:
-                if not connection.is_closed() and connection.is_in_transaction():
-                    await call("sql:rollback", connection.execute, "ROLLBACK")
+                await _roll_back(connection)
                 raise
         for act in tx._after_commit:
             await act()
@@ -172,6 +174,27 @@ class Database:
         if replan:
             begin += "; SET LOCAL plan_cache_mode = force_custom_plan"
         return begin if durable else begin + "; SET LOCAL synchronous_commit = off"
+
+
+async def _roll_back(connection: Connection) -> None:
+    """Whatever becomes of this, no later transaction finds itself inside of the one that broke.
+
+    What broke it is what the caller hears of: a session that is gone was rolled back by the server.
+    """
+    try:
+        if not connection.is_closed() and connection.is_in_transaction():
+            await call("sql:rollback", connection.execute, "ROLLBACK")
+    except Exception:
+        _cut(connection)
+    except BaseException:
+        _cut(connection)
+        raise
+
+
+def _cut(connection: Connection) -> None:
+    """Its session ends, and the pool gives it to nobody any more."""
+    with contextlib.suppress(asyncpg.InterfaceError):  # the pool has taken it back already, as it broke
+        connection.terminate()
 
 
 async def prepare_connection(connection: Connection) -> None:

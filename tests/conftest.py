@@ -1,11 +1,6 @@
 """Fixtures: one real PostgreSQL and one real Valkey a session, a fresh database and queue a test."""
 
-import contextlib
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from uuid import uuid4
 
 import asyncpg
@@ -16,47 +11,46 @@ from fastapi import FastAPI
 from api.app import create_app
 from core.settings import Settings
 from db.database import Database
-from db.embedded import EmbeddedPostgres, EmbeddedValkey, free_port
-from db.migrate import migrate
+from db.embedded import free_port
 from jobs.engine.bell import connect_redis
 from jobs.engine.engine import Engine
 from jobs.kinds import build_engine
-from tests.support import Api, Society, Worker, make_society
+from tests.discretion import remember_what_is_made, said_in
+from tests.support import Api, Servers, Society, Worker, make_society, running_servers
+
+remember_what_is_made()
 
 
-@dataclass(frozen=True)
-class Servers:
-    postgres: EmbeddedPostgres
-    valkey: EmbeddedValkey
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test fails when it, or what it called, has printed or logged a secret."""
+    report = yield
+    said = [each for _, text in report.sections for each in said_in(text)]
+    if report.passed and said:
+        report.outcome, report.longrepr = "failed", f"secrets were printed or logged: {said}"
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def discreet_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nor does a secret stand in a log file that a test has left, such as those of `guthi dev`."""
+    yield
+    for log in tmp_path_factory.getbasetemp().rglob("*.log"):
+        assert not said_in(log.read_text(errors="replace")), f"{log} holds secrets"
 
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
     """Shared by all tests: a test that stops or freezes a server must bring its own, see `own_servers`."""
-    with _running_servers() as running:
+    with running_servers() as running:
         yield running
 
 
 @pytest.fixture
 def own_servers() -> Iterator[Servers]:
     """Servers that this test may stop, kill and start again."""
-    with _running_servers() as running:
+    with running_servers() as running:
         yield running
-
-
-@contextlib.contextmanager
-def _running_servers() -> Iterator[Servers]:
-    directory = Path(tempfile.mkdtemp(prefix="gt", dir="/tmp"))
-    servers = Servers(EmbeddedPostgres(directory / "p"), EmbeddedValkey(directory / "v"))
-    try:
-        servers.postgres.start()
-        servers.valkey.start()
-        migrate(servers.postgres.admin_url)
-        yield servers
-    finally:
-        servers.valkey.stop()
-        servers.postgres.stop(mode="immediate")
-        shutil.rmtree(directory)
 
 
 @pytest.fixture

@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,35 @@ import asyncpg
 import httpx
 
 from core.settings import Settings
+from db.embedded import EmbeddedPostgres, EmbeddedValkey
+from db.migrate import migrate
 from domain.tenants import create_tenant
 from jobs.invariants import broken_invariants
+from tests.discretion import remember, said_in
 
 ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Servers:
+    postgres: EmbeddedPostgres
+    valkey: EmbeddedValkey
+
+
+@contextlib.contextmanager
+def running_servers() -> Iterator[Servers]:
+    """A migrated PostgreSQL and a Valkey of one's own, gone with all they hold at the end."""
+    directory = Path(tempfile.mkdtemp(prefix="gt", dir="/tmp"))
+    servers = Servers(EmbeddedPostgres(directory / "p"), EmbeddedValkey(directory / "v"))
+    try:
+        servers.postgres.start()
+        servers.valkey.start()
+        migrate(servers.postgres.admin_url)
+        yield servers
+    finally:
+        servers.valkey.stop()
+        servers.postgres.stop(mode="immediate")
+        shutil.rmtree(directory)
 
 
 @dataclass(frozen=True)
@@ -120,6 +146,7 @@ async def assert_whole(owner: asyncpg.Connection, society: Society, cycle_id: UU
     rows = await owner.fetchrow(
         "SELECT count(*) AS rows, count(DISTINCT member_id) AS members FROM contributions WHERE cycle_id = $1", cycle_id
     )
+    assert rows is not None
     assert (rows["rows"], rows["members"]) == (society.members, society.members)
     assert await broken_invariants(owner) == []
 
@@ -130,6 +157,7 @@ class Guthi:
     def __init__(self, command: Sequence[str], settings: Settings, environment: Mapping[str, object]) -> None:
         given = {f"GUTHI_{name.upper()}": str(value) for name, value in settings.model_dump().items()}
         given |= {name: str(value) for name, value in environment.items()}
+        remember(*settings.secrets)
         self.log = Path(tempfile.mkstemp(prefix=command[0], suffix=".log")[1])
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -155,7 +183,10 @@ class Guthi:
         """SIGKILL, also for a frozen one; fine when it is gone already."""
         self.process.kill()
         self.process.wait()
-        self.log.unlink(missing_ok=True)
+        if self.log.exists():
+            said = said_in(self.log.read_text(errors="replace"))
+            self.log.unlink()
+            assert not said, f"its log holds secrets: {said}"
 
 
 class Worker(Guthi):

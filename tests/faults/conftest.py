@@ -8,8 +8,8 @@ import pytest
 
 from core.settings import Settings
 from jobs.engine.engine import Engine
-from tests.conftest import Servers, _running_servers
 from tests.cycles import watched
+from tests.support import Servers, running_servers
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ async def sampler(settings: Settings, engine: Engine) -> AsyncIterator[None]:
 
 @pytest.fixture(scope="session")
 def _second_servers() -> Iterator[Servers]:
-    with _running_servers() as running:
+    with running_servers() as running:
         yield running
 
 

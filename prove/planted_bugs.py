@@ -1,0 +1,329 @@
+"""Would the crash points notice? Bugs that people do write are planted into a copy of the code, one at a time.
+
+A bug is a few replacements of text, each of which must match exactly once: else the list is out of date, and the
+run fails. The copy then runs the crash points that should strike it, in a process of its own. A bug that nothing
+notices fails the run; and so does the copy without any bug, if anything is noticed there.
+"""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from prove import scenarios
+from prove.crash_points import Try, calls_of, try_all
+from prove.injection import Mode
+from prove.report import Options, Outcome, table
+from prove.scenarios import MEMBERS, SCENARIOS, NotRecoveredError
+from prove.world import World
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("api", "cli", "core", "db", "domain", "jobs", "prove", "sql", "tests", "worker")
+AT_ONCE = 2
+PATIENCE_SECONDS = 8
+"""What a bug leaves undone is not waited for as long as what may yet recover."""
+LONGEST_SECONDS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """`scenario` is run without a fault first; then `calls` of it are broken in `modes`, until something is wrong."""
+
+    edits: Sequence[Edit]
+    scenario: str
+    modes: Sequence[Mode] = ()
+    calls: Sequence[str] = ()
+
+
+RUNNER, TRANSITIONS, JOBS_SQL = "jobs/engine/runner.py", "jobs/engine/transitions.py", "sql/queries/batch_jobs.sql"
+ADVANCE = "    processed = await sql.advance_shard("
+CURSOR_APART = Edit(
+    RUNNER,
+    ADVANCE,
+    """    await tx.connection.execute("COMMIT")
+    await tx.connection.execute(engine.database._begin(tx.tenant_id, True, 60, False))
+"""
+    + ADVANCE,
+)
+
+BUGS: Mapping[str, Bug] = {
+    "cursor committed apart from the rows": Bug(
+        [CURSOR_APART], "cycle", [Mode.KILLED_BEFORE, Mode.CUT], ["sql:advance_shard"]
+    ),
+    "count not in the same transaction": Bug(
+        [
+            Edit(RUNNER, "cursor=reach, rows=walked, lease=lasts)", "cursor=reach, rows=0, lease=lasts)"),
+            Edit(
+                RUNNER,
+                '        engine.faults.reach("after_commit")\n',
+                """        async with engine.database.transaction(lease.job.tenant_id) as tx:
+            await tx.connection.execute(
+                "UPDATE batch_job_shards SET processed = processed + $1 WHERE job_id = $2 AND shard_no = $3",
+                batch.rows,
+                lease.job.job_id,
+                lease.shard_no,
+            )
+""",
+            ),
+        ],
+        "cycle",
+        [Mode.KILLED_AFTER],
+        ["sql:commit"],
+    ),
+    "lease not checked": Bug(
+        [
+            Edit(
+                JOBS_SQL,
+                "AND lease_token = :lease_token\nFOR UPDATE;",
+                "AND (lease_token = :lease_token OR true)\nFOR UPDATE;",
+            ),
+            Edit(
+                JOBS_SQL,
+                "AND lease_token = :lease_token\nRETURNING processed;",
+                "AND (lease_token = :lease_token OR true)\nRETURNING processed;",
+            ),
+        ],
+        "cancel",
+        [Mode.FROZEN],
+        ["sql:begin"],
+    ),
+    "finish without the job-row lock": Bug(
+        [
+            Edit(
+                RUNNER,
+                "    job = await lock_job(tx, lease.job.job_id)\n    left =",
+                "    job = lease.job\n    left =",
+            )
+        ],
+        "shards",
+        [Mode.STALLED],
+        ["sql:commit"],
+    ),
+    "sweep ignores expired leases": Bug(
+        [
+            Edit(
+                "sql/migrations/0004_batch_jobs.sql",
+                "(s.lease_expires_at IS NULL OR s.lease_expires_at < clock_timestamp())",
+                "s.lease_expires_at IS NULL",
+            )
+        ],
+        "cycle",
+        [Mode.KILLED_BEFORE],
+        ["sql:lock_shard"],
+    ),
+    "ON CONFLICT DO NOTHING hides a batch done twice": Bug(
+        [
+            CURSOR_APART,
+            Edit(
+                "sql/queries/contributions.sql",
+                """AND member_id > :cursor::uuid AND member_id <= :bound::uuid
+  AND valid_from <= :as_of AND (valid_to IS NULL OR valid_to > :as_of)
+  AND member_id <> :deceased_member_id;""",
+                """AND member_id > :cursor::uuid AND member_id <= :bound::uuid
+  AND valid_from <= :as_of AND (valid_to IS NULL OR valid_to > :as_of)
+  AND member_id <> :deceased_member_id
+ON CONFLICT DO NOTHING;""",
+            ),
+        ],
+        "cycle",
+        [Mode.KILLED_BEFORE, Mode.CUT],
+        ["sql:advance_shard"],
+    ),
+    "retry resets the cursor": Bug(
+        [
+            Edit(
+                JOBS_SQL,
+                "SET attempts = 0, next_attempt_at = NULL, error = NULL",
+                "SET attempts = 0, next_attempt_at = NULL, error = NULL, cursor = NULL",
+            )
+        ],
+        "retry",
+    ),
+    "progress written before the commit": Bug(
+        [
+            Edit(
+                RUNNER,
+                '            engine.faults.reach("before_commit")\n',
+                """            shown = ShardProgress(lease.shard_no, batch.processed, 0.0)
+            await engine.progress.write(lease.job, lease.shard_count, shown)
+""",
+            )
+        ],
+        "cycle",
+        [Mode.KILLED_BEFORE],
+        ["sql:commit"],
+    ),
+    "idempotency key stored after the cycle": Bug(
+        [
+            Edit(
+                "api/idempotency.py",
+                "        await store_answer(tx, key, asked.digest(), stored)\n",
+                """    async with database.transaction(caller.tenant_id) as tx:
+        await store_answer(tx, key, asked.digest(), stored)
+""",
+            )
+        ],
+        "cycle",
+        [Mode.KILLED_BEFORE],
+        ["sql:insert_idempotency_key"],
+    ),
+    "tenant not set": Bug([Edit("db/database.py", "SELECT set_tenant('{tenant_id}'); ", "")], "cycle"),
+    "a failed transaction is not rolled back": Bug(
+        [
+            Edit(
+                "db/database.py",
+                '                    await call("sql:rollback", connection.execute, "ROLLBACK")\n',
+                "                    pass\n",
+            )
+        ],
+        "cycle",
+        [Mode.REFUSED],
+        ["sql:insert_cycle"],
+    ),
+    "a lease that ran out is not counted": Bug(
+        [
+            Edit(
+                JOBS_SQL,
+                "attempts = shard.attempts + (shard.lease_token IS NOT NULL)::integer,",
+                "attempts = shard.attempts,",
+            )
+        ],
+        "given up",
+    ),
+    "what follows is started after the commit": Bug(
+        [
+            Edit(
+                TRANSITIONS,
+                "    await start_jobs(engine, tx, follow_ups)\n",
+                """
+    async def later() -> None:
+        async with engine.database.transaction(tx.tenant_id) as own:
+            await start_jobs(engine, own, follow_ups)
+
+    tx.after_commit(later)
+""",
+            )
+        ],
+        "cycle",
+        [Mode.KILLED_AFTER],
+        ["sql:commit"],
+    ),
+    "a change of state without its event": Bug(
+        [
+            Edit(
+                "domain/cycles.py",
+                "    await record_change(tx, EVENT_OF_STATUS[status], cycle, changed, **facts)\n",
+                "",
+            )
+        ],
+        "cycle",
+    ),
+}
+CONTROL = "no bug at all"
+SHORT = (
+    "cursor committed apart from the rows",
+    "count not in the same transaction",
+    "finish without the job-row lock",
+    "idempotency key stored after the cycle",
+)
+"""Of these a short proof plants one, drawn with its seed, beside the control. Long: all there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`by`: the run that noticed; None: nothing did. `evidence`: the first thing it found wrong."""
+
+    name: str
+    by: str | None
+    evidence: str
+    seconds: float
+
+
+async def prove(options: Options) -> Outcome:
+    names = [name for name in BUGS if not options.only or any(text in name for text in options.only)]
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def in_turn(name: str) -> Verdict:
+        async with slots:
+            return await asyncio.to_thread(_plant, name)
+
+    verdicts = await asyncio.gather(*(in_turn(name) for name in (CONTROL, *names)))
+    rows = [(v.name, v.by or "-", v.evidence, f"{v.seconds:.0f}") for v in verdicts]
+    failures = [
+        f"{v.name}: {'noticed where there is none: ' + v.evidence if v.by else 'nothing noticed it'}"
+        for v in verdicts
+        if (v.by is None) != (v.name == CONTROL)
+    ]
+    return Outcome(table(["bug", "noticed by", "what it saw", "s"], rows), failures)
+
+
+def _plant(name: str) -> Verdict:
+    """In a copy of the tree, which is gone afterwards. Raises for a bug that no longer fits the code."""
+    started = monotonic()
+    with tempfile.TemporaryDirectory(prefix="gp", dir="/tmp") as folder:
+        tree = Path(folder)
+        for part in COPIED:
+            shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
+        for edit in BUGS[name].edits if name in BUGS else ():
+            plant(tree, edit)
+        done = subprocess.run(
+            [sys.executable, "-m", "prove.planted_bugs", name],
+            cwd=tree,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_SECONDS,
+        )
+    if done.returncode:
+        raise RuntimeError(f"{name}: the copy could not be judged: {done.stderr[-2_000:]}")
+    by, evidence = json.loads(done.stdout.splitlines()[-1])
+    return Verdict(name, by, evidence, monotonic() - started)
+
+
+def plant(tree: Path, edit: Edit) -> None:
+    path = tree / edit.file
+    text = path.read_text()
+    if text.count(edit.old) != 1:
+        raise ValueError(f"{edit.file} has {text.count(edit.old)} times {edit.old!r}: the bug is out of date")
+    path.write_text(text.replace(edit.old, edit.new))
+
+
+async def judge(name: str) -> tuple[str | None, str]:
+    """In the copy: what noticed, and what it saw."""
+    scenarios.PATIENCE_SECONDS = PATIENCE_SECONDS
+    bugs = [BUGS[name]] if name in BUGS else list(BUGS.values())
+    async with World.open(MEMBERS) as world:
+        for bug in bugs:
+            try:
+                points = await calls_of(world, SCENARIOS[bug.scenario], bug.scenario)
+            except NotRecoveredError as error:
+                return f"{bug.scenario}, no fault", _short(str(error))
+            tries = [
+                Try(bug.scenario, mode, point) for mode in bug.modes for point in points if point.name in bug.calls
+            ]
+            if name not in BUGS:  # the control need not try each again
+                tries = tries[:2]
+            for tried in await try_all(world, tries):
+                if tried.wrong:
+                    return str(tried.what), _short(tried.wrong[0])
+    return None, ""
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split()).replace("|", "/")[:160]
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(judge(sys.argv[1]))))
