@@ -66,12 +66,12 @@ def _recovery(data: Mapping[str, Any], path: Path) -> None:
     notes = [
         f"{after['by_itself']:.1f} s"
         if after["by_itself"]
-        else "not within 20 s"
+        else "not within 15 s"
         + (f"; {after['after_restart']:.1f} s after a restart" if after["after_restart"] else "; nor after a restart")
         for _, after in seen
     ]
     title = "SIGKILL of the worker: seconds until another goes on, nothing restarted"
-    _bars([name for name, _ in seen], waits, notes, title, "linear scale", path, "Guthi", most=20)
+    _bars([name for name, _ in seen], waits, notes, title, "linear scale", path, "Guthi", most=15)
 
 
 def _bars(

@@ -11,8 +11,8 @@ from bench.stage import Stage
 from bench.ways import BULLMQ, QUEUES, STATEMENTS, Ours, Peer, Run, Way
 from tests.support import Society
 
-OURS_TRIES, PAUSE_TRIES = 5, 12
-PATIENCE_SECONDS = 20
+OURS_TRIES, PAUSE_TRIES = 3, 12
+PATIENCE_SECONDS = 15
 """How long the other worker is given, and then a restarted one."""
 
 
@@ -29,7 +29,7 @@ class Aftermath:
 
 
 async def measure(stage: Stage, scale: Scale) -> Part:
-    members = scale.pick(400_000, 100_000)
+    members = scale.pick(300_000, 100_000)
     society = await stage.society(members, "KIL")
     peers = [STATEMENTS[0], STATEMENTS[3], *([] if scale.quick else [*QUEUES, BULLMQ])]
     ours = [await _kill(stage, Ours(), society) for _ in range(scale.pick(OURS_TRIES, 1))]
@@ -112,36 +112,32 @@ def _table(members: int, seen: dict[str, "Aftermath | str"]) -> Table:
         "can resume",
         "whole, nothing doubled",
     ]
-    never = f"not within {PATIENCE_SECONDS} s"
-    rows = []
-    for name, after in seen.items():
-        if isinstance(after, str):
-            rows.append([name, f"skipped: {after}", "", "", "", "", ""])
-            continue
-        went_on = after.by_itself is not None or after.after_restart is not None
-        restart = (
-            ""
-            if after.by_itself is not None
-            else never
-            if after.after_restart is None
-            else in_seconds(after.after_restart)
-        )
-        rows.append(
-            [
-                name,
-                "yes" if after.shown else "no",
-                f"{after.stood:,}",
-                never if after.by_itself is None else in_seconds(after.by_itself),
-                restart,
-                "yes" if after.stood and went_on else "no",
-                "yes" if after.is_whole else f"no: {after.rows:,} of {members:,} rows",
-            ]
-        )
+    rows = [_row(name, after, members) for name, after in seen.items()]
     note = (
         "Two workers; the one that has the work is killed with SIGKILL (with what it started) once a twentieth is done."
         " A statement's and COPY's client is the worker, and nobody takes up what it left."
     )
     return Table(f"SIGKILL in the middle of {members:,} contributions", columns, rows, note)
+
+
+def _row(name: str, after: "Aftermath | str", members: int) -> list[str]:
+    if isinstance(after, str):
+        return [name, f"skipped: {after}", "", "", "", "", ""]
+    has_queue = name not in {way.name for way in STATEMENTS}
+    went_on = after.by_itself is not None or after.after_restart is not None
+    return [
+        name,
+        "yes" if after.shown else "no",
+        f"{after.stood:,}",
+        _wait(after.by_itself) if has_queue else "nobody could",
+        _wait(after.after_restart) if has_queue and after.by_itself is None else "",
+        "yes" if after.stood and went_on else "no",
+        "yes" if after.is_whole else f"no: {after.rows:,} of {members:,} rows",
+    ]
+
+
+def _wait(seconds: float | None) -> str:
+    return f"not within {PATIENCE_SECONDS} s" if seconds is None else in_seconds(seconds)
 
 
 async def pause(stage: Stage, scale: Scale) -> Part:
@@ -154,13 +150,9 @@ async def pause(stage: Stage, scale: Scale) -> Part:
         if isinstance(way, Peer) and (reason := way.missing()):
             rows.append([way.name, f"skipped: {reason}", "", ""])
             continue
-        late, answered = [], []
-        for attempt in range(tries):
-            await stage.clear()
-            async with way.open(stage, workers=2):
-                seconds, rows_late = await _stop(stage, way, society, attempt / (2 * tries))
-            late.append(rows_late)
-            answered.append(seconds)
+        async with way.open(stage, workers=2):
+            tried = [await _stop(stage, way, society, attempt / (2 * tries)) for attempt in range(tries)]
+        answered, late = [seconds for seconds, _ in tried], [rows for _, rows in tried]
         if isinstance(way, Ours):
             late_of_ours = sum(late)
         data[way.name] = late
@@ -172,6 +164,7 @@ async def pause(stage: Stage, scale: Scale) -> Part:
 
 
 async def _stop(stage: Stage, way: Way, society: Society, share: float) -> tuple[float, int]:
+    await stage.clear()
     run = await way.start(society)
     while await way.processed(run) <= share * society.members:
         await asyncio.sleep(0.002)

@@ -43,8 +43,7 @@ async def measure(stage: Stage, scale: Scale, members: int) -> Part:
     for _ in range(scale.pick(TURNS, 1)):
         for way in ways:
             async with way.open(stage, workers=2):
-                await asyncio.sleep(1)  # a worker that has just started is still busy with itself
-                await _run(stage, way, small)
+                await _run(stage, way, small)  # none is measured cold
                 for _ in range(3 if members <= 5_000 else 1):
                     seen[way.name].append(await _run(stage, way, society))
         seen[FLOOR].append(await _run_floor(stage, society))

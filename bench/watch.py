@@ -17,8 +17,11 @@ async def main(port: int, how_many: int, path: str, header: str) -> None:
     for _ in range(how_many):
         await connected.acquire()
     print("connected", flush=True)
-    done, _ = await asyncio.wait(watching, timeout=PATIENCE_SECONDS)
-    print(sum(task.result() for task in done), flush=True)
+    told = 0
+    if watching:
+        done, _ = await asyncio.wait(watching, timeout=PATIENCE_SECONDS)
+        told = sum(task.result() for task in done)
+    print(told, flush=True)
 
 
 async def _watch(port: int, path: str, header: str, connected: asyncio.Semaphore) -> bool:

@@ -13,9 +13,10 @@ from tests.support import ROOT
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bench", *arguments]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ}, capture_output=True, text=True, timeout=110)
+    return subprocess.run(command, cwd=ROOT, env={**os.environ}, capture_output=True, text=True, timeout=220)
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("names", [("create-5000", "floor"), ("crash",)])
 def test_quick_runs_and_reports_each_part(tmp_path: Path, names: tuple[str, ...]) -> None:
     done = bench(*names, "--quick", "--results", str(tmp_path))
