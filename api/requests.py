@@ -3,6 +3,7 @@
 Here a request also begins and ends for the metrics and for traces, which know it by the same id.
 """
 
+import asyncio
 import re
 from ipaddress import ip_address
 from random import getrandbits
@@ -13,12 +14,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from api.limits import BODILESS
+from api.problems import RETRY_AFTER_SECONDS, problem_response
+from core.errors import UnavailableError
 from core.telemetry import lasting
 from db.database import Actor, acting_as
 
 HEADER = b"x-request-id"
 TRACE_HEADER = b"traceparent"
 _FORM = re.compile(rb"[A-Za-z0-9._-]{1,100}")
+_STOPPING = "the server is stopping: ask again, with the same Idempotency-Key"
+_SOON = {"Retry-After": RETRY_AFTER_SECONDS}
 
 
 class RequestIds:
@@ -61,6 +66,11 @@ class RequestIds:
             else:
                 with acting_as(Actor(request_id=request["request_id"], address=_address(scope))):
                     await self._app(scope, receive, with_id)
+        except asyncio.CancelledError:
+            # uvicorn ends so what a stop has waited for long enough, and would answer with a bare 500.
+            if request["status"] is None:
+                await problem_response(503, UnavailableError.code, _STOPPING, headers=_SOON)(scope, receive, with_id)
+            raise
         finally:
             request.update(route=_route(scope), tenant_id=scope.get("tenant_id"))
 

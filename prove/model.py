@@ -586,7 +586,9 @@ def histories(
     with asyncio.Runner() as runner:
         stack = contextlib.AsyncExitStack()
         try:
-            machine.ground = runner.run(stack.enter_async_context(Ground.open(runner)))
+            # A class of its own: hypothesis marks it with the seed, and its ground is gone at the end.
+            ground = runner.run(stack.enter_async_context(Ground.open(runner)))
+            machine = type(machine.__name__, (machine,), {"ground": ground})
             if seed is not None:
                 machine = hypothesis.seed(seed)(machine)
             phases = [hypothesis.Phase.generate, *([hypothesis.Phase.shrink] if shrink else [])]

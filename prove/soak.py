@@ -32,6 +32,8 @@ AGENTS = 3
 SETTLE_SECONDS = 180.0
 UNEXPECTED = ('"request_failed"', '"invariant_broken"', '"exception"', "Traceback")
 """What no process may have said, whatever was done to it."""
+STOPPED = "timeout graceful shutdown exceeded"
+"""But for uvicorn's word for a request that a stop did not wait for any longer: its officer was told to ask again."""
 
 
 @dataclass
@@ -149,7 +151,7 @@ async def _reckon(stage: Stage, officers: Sequence[Officer], record: Record) -> 
         if any(secret in log for secret in secrets):
             record.find(f"LEAK: a key stands in {name}")
         for line in log.splitlines():
-            if any(word in line for word in UNEXPECTED):
+            if any(word in line for word in UNEXPECTED) and STOPPED not in line:
                 record.find(f"{name} said: {line[:500]}")
 
 

@@ -1,9 +1,14 @@
 """Errors as problems, whatever the path, the method or the Host header."""
 
+import asyncio
+import json
+from typing import Any
+
 import httpx
 import pytest
 from fastapi import FastAPI
 
+from api.requests import RequestIds
 from tests.api.expect import UNKNOWN, refused, start_of
 from tests.support import Society
 
@@ -69,3 +74,21 @@ async def test_the_document_tells_of_problems(client: httpx.AsyncClient) -> None
         *("type", "title", "status", "detail", "code", "context")
     }
     assert (await client.get("/docs")).status_code == 200
+
+
+async def test_a_request_that_a_stop_cuts_short_is_told_to_ask_again() -> None:
+    """uvicorn cancels it; without an answer of ours it would say a bare 500."""
+    said: list[Any] = []
+
+    async def hang(_scope: Any, _receive: Any, _send: Any) -> None:
+        raise asyncio.CancelledError
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/api/tiers", "headers": []}
+    with pytest.raises(asyncio.CancelledError):
+        await RequestIds(hang)(scope, send, send)
+    assert said[0]["status"] == 503
+    assert (b"retry-after", b"1") in said[0]["headers"]
+    assert json.loads(said[1]["body"])["code"] == "DATABASE_ERROR"
