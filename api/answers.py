@@ -1,16 +1,16 @@
 """What the API answers with, and how rows become it."""
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 from fastapi import Response
 
 from api.fields import CycleStatus, Gender, MemberStatus, Out, encode_cursor
 from domain.roles import Role
-from jobs.engine.model import Job, JobState
+from jobs.engine.model import JobState
 from jobs.engine.progress import Progress
 
 Item = TypeVar("Item", bound=Out)
@@ -94,6 +94,7 @@ class Contribution(Out):
     contribution_id: UUID
     member_id: UUID
     member_number: str
+    member_name: str
     contribution_amount: Decimal
     contribution_status: str
     due_date: date
@@ -104,6 +105,8 @@ class Cycle(Out):
     cycle_code: str
     claim_id: UUID | None
     tier_id: UUID
+    tier_code: str
+    tier_name: str
     deceased_member_id: UUID
     cycle_status: CycleStatus
     contribution_amount: Decimal
@@ -115,6 +118,7 @@ class Cycle(Out):
     deadline: date
     created_at: datetime
     created_by: UUID
+    created_by_name: str
     job_id: UUID
     job_status: JobState
     job_progress: int
@@ -122,6 +126,10 @@ class Cycle(Out):
     job_started_at: datetime | None
     job_completed_at: datetime | None
     job_error: str | None
+    job_rate: float
+    """Contributions a second, while they are being made."""
+    estimated_time_remaining: int | None
+    """Seconds until they are made; null while unknown, 0 at the end."""
     total_members: int
     pending_members: int
     paid_members: int
@@ -130,17 +138,27 @@ class Cycle(Out):
     version: int
 
     @classmethod
-    def from_row(cls, row: Row) -> "Cycle":
-        """`row` is one of `cycles_with_jobs`. While the cycle is not whole, `total_members` is the plan's."""
+    def from_row(cls, row: Row, live: Progress | None = None) -> "Cycle":
+        """`row` is one of `cycles_with_jobs`. While the cycle is not whole, `total_members` is the plan's.
+
+        `live` is what Redis knows: its rate is that of the last batches, else it is the average since the start.
+        """
         counted = row["total_members"] if row["total_members"] is not None else row["job_total"]
         total = counted or 0
-        progress = Progress(JobState(row["job_state"]), row["job_total"], row["processed"] or 0, rate=0)
+        state, processed, rate = JobState(row["job_state"]), row["processed"] or 0, 0.0
+        if live is not None and live.state is state:
+            rate = live.rate
+        elif state is JobState.PROCESSING and row["job_started_at"] is not None:
+            rate = processed / max((datetime.now(UTC) - row["job_started_at"]).total_seconds(), 0.001)
+        progress = Progress(state, row["job_total"], processed, rate)
         return cls.of(
             {
                 **row,
                 "target_amount": None if counted is None else row["contribution_amount"] * counted,
                 "job_status": progress.state,
                 "job_progress": progress.percentage,
+                "job_rate": round(rate, 1),
+                "estimated_time_remaining": progress.seconds_left,
                 "total_members": total,
                 "pending_members": total - row["paid_members"] - row["failed_members"],
             }
@@ -166,15 +184,51 @@ class Shard(Out):
     processed: int
     done: bool
     leased: bool
+    lease_holder: str | None
+    """The worker that has it in hand; null while it is free."""
+    lease_expires_at: datetime | None
     attempts: int
     next_attempt_at: datetime | None
     error: str | None
+    batch_rows: int | None
+    """Keys of its last batch."""
+    lower: str | None
+    """Its keys are above this, ..."""
+    upper: str | None
+    """... up to this, ..."""
+    cursor: str | None
+    """... and done up to this."""
+
+    @classmethod
+    def of(cls, row: Row) -> "Shard":
+        free = {} if row["leased"] else {"lease_holder": None, "lease_expires_at": None}
+        return super().of({**row, **free})
+
+
+class ErrorDetail(Out):
+    error_class: str
+    message: str
+    statement: str | None
+    """The query that the error came out of."""
+    cursor: str | None
+    """The last key done before it."""
+    shard_no: int
+    attempt: int
+    retriable: bool
+    """Whether it was one that goes by itself; it was tried again, and came again."""
+    advice: str
+    """Whether a retry can help, and what to do first."""
+
+
+Verb = Literal["pause", "resume", "cancel", "retry"]
 
 
 class BatchJob(Out):
     job_id: UUID
     kind: str
     subject_id: UUID
+    subject_code: str | None
+    """The cycle's code; null when the job works for something else."""
     state: JobState
     priority: int
     total: int | None
@@ -185,26 +239,89 @@ class BatchJob(Out):
     estimated_time_remaining: int | None
     attempts: int
     error: str | None
+    error_detail: ErrorDetail | None
     created_by: UUID | None
+    created_by_name: str | None
     created_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
+    allowed: list[Verb]
+    """What may be asked of it as it is now."""
+    can_retry: bool
     shards: list[Shard]
 
+
+class ShardSummary(Out):
+    shard_no: int
+    processed: int
+    done: bool
+    leased: bool
+    lease_holder: str | None
+
+
+class JobSummary(Out):
+    """A job as a list of many shows it."""
+
+    job_id: UUID
+    kind: str
+    subject_id: UUID
+    subject_code: str | None
+    state: JobState
+    processed: int
+    total: int | None
+    percentage: int
+    rate: float
+    estimated_time_remaining: int | None
+    created_by: UUID | None
+    created_by_name: str | None
+    created_at: datetime
+    started_at: datetime | None
+    shards: list[ShardSummary]
+    allowed: list[Verb]
+    error: str | None
+
     @classmethod
-    def build(cls, job: Job, shards: Sequence[Row], live: Progress | None = None) -> "BatchJob":
-        """`live` is what Redis knows; its rate is better than the average that the rows give."""
-        progress = Progress.from_rows(job, shards)
-        if live is not None and live.state is job.state:
-            progress = Progress(job.state, job.total, progress.processed, live.rate)
-        return cls(
-            **{name: getattr(job, name) for name in cls.model_fields if hasattr(job, name)},
-            processed=progress.processed,
-            percentage=progress.percentage,
-            rate=round(progress.rate, 1),
-            estimated_time_remaining=progress.seconds_left,
-            shards=[Shard.of(shard) for shard in shards],
-        )
+    def of_job(cls, job: BatchJob) -> "JobSummary":
+        shards = [ShardSummary.of(vars(shard)) for shard in job.shards]
+        return cls.of({**vars(job), "shards": shards})
+
+
+class Rate(Out):
+    at: datetime
+    processed: int
+    rows_per_second: float
+    """Since the point before."""
+
+
+class Rates(Out):
+    items: list[Rate]
+
+
+class Event(Out):
+    position: int | None
+    """Place in the feed; null only in a cycle's own list, for the first seconds."""
+    event_id: UUID
+    event_type: str
+    aggregate_type: str
+    aggregate_id: UUID
+    version: int
+    """The one that the record has after the change: an aggregate's events are numbered 1, 2, 3, ..."""
+    payload_version: int
+    payload: dict[str, Any]
+    """What the change set."""
+    created_by: UUID | None
+    """The user who caused it; null for the system itself."""
+    created_at: datetime
+
+
+class Notice(Out):
+    position: int
+    kind: Literal["cycle_ready", "cycle_failed", "cycle_cancelled"]
+    cycle_id: UUID
+    cycle_code: str
+    total_members: int | None
+    reason: str | None
+    at: datetime
 
 
 class LogEntry(Out):

@@ -6,25 +6,44 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from api import agents, audit, cycles, events, health, jobs, member_lifecycle, members, tiers, users
+from api import (
+    agents,
+    audit,
+    cycles,
+    events,
+    health,
+    jobs,
+    maintenance,
+    me,
+    member_lifecycle,
+    members,
+    tiers,
+    users,
+    workers,
+)
+from api.feeds import Feeds
 from api.limits import BodyLimit
+from api.pages import install_pages
 from api.problems import PROBLEM_RESPONSES, Problem, install_problem_handlers
-from api.progress import ProgressFeed
 from api.rate_limits import RateLimitHeaders, RateLimits
 from api.requests import RequestIds
+from api.sessions import Sessions, SignInLimits
+from api.streams import Gate
 from core.logs import configure_logs
 from core.metrics import collect_metrics
 from core.settings import Settings, load_settings
+from core.tracing import start_tracing, stop_tracing
 from db.database import Database
 from jobs.engine.bell import connect_redis
-from jobs.kinds import build_engine
+from jobs.kinds import KINDS, build_engine
 
 
 def app_from_environment() -> FastAPI:
     """What uvicorn starts: `uvicorn --factory api.app:app_from_environment`. Raises `SettingsError`."""
     settings = load_settings()
     configure_logs(settings)
-    collect_metrics()
+    collect_metrics(kind.name for kind in KINDS)
+    start_tracing(settings, "api")
     return create_app(settings)
 
 
@@ -40,14 +59,17 @@ def create_app(settings: Settings) -> FastAPI:
         database, redis = await Database.connect(settings), connect_redis(settings)
         app.state.engine = build_engine(settings, database, redis)
         app.state.rate_limits = RateLimits(settings, redis)
-        app.state.progress_feed = ProgressFeed(app.state.engine, redis)
+        app.state.sessions = Sessions(settings, database)
+        app.state.sign_in_limits = SignInLimits(settings, redis)
+        app.state.feeds, app.state.gate = Feeds(redis), Gate(database)
         try:
             yield
         finally:
-            await app.state.progress_feed.close()
+            await app.state.feeds.close()
             await app.state.engine.progress.close()
             await redis.aclose(close_connection_pool=True)
             await database.close()
+            await stop_tracing()
 
     app = FastAPI(
         title="Guthi",
@@ -55,14 +77,20 @@ def create_app(settings: Settings) -> FastAPI:
         description="Contribution cycles of mutual-aid societies. Every error is an RFC 9457 problem with a `code`.",
         lifespan=lifespan,
         responses=PROBLEM_RESPONSES,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours tell more, and no error's message
         redirect_slashes=False,  # a redirect would name a host that the client made up
     )
-    modules = (cycles, jobs, members, member_lifecycle, tiers, agents, users, events, audit, health)
+    modules = (
+        *(me, cycles, jobs, maintenance, workers, members, member_lifecycle, tiers, agents, users),
+        *(events, audit, health),
+    )
     routers = [module.router for module in modules]
     app.router.routes.append(cycles.polled)
     for router in routers:
         app.include_router(router)
     install_problem_handlers(app, [r for router in routers for r in router.routes if isinstance(r, APIRoute)])
+
+    install_pages(app)
     app.state.settings = settings
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(RateLimitHeaders)

@@ -7,6 +7,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
+from api.sessions import session_of
 from core.errors import InvalidInputError, UnauthorizedError
 from db.database import identify_actor
 from domain.api_keys import Caller, authenticate
@@ -33,12 +34,10 @@ class May(HTTPBearer):
         self.permission = permission
 
     async def __call__(self, request: Request) -> Caller:  # type: ignore[override]  # FastAPI only calls it
-        scheme, _, api_key = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            raise UnauthorizedError("send a key as 'Authorization: Bearer guthi_<keyid>_<secret>'")
         state = request.app.state
-        caller = await authenticate(state.engine.database, api_key.strip())
+        caller = await _caller(request)
         identify_actor(caller.user_id, caller.key_id)
+        request.scope["tenant_id"] = caller.tenant_id
         await state.rate_limits.take(request.scope, caller.key_id)
         caller.must(self.permission)
         # Calls that take parameters refuse unknown ones by their model; those without must do so, too.
@@ -48,6 +47,18 @@ class May(HTTPBearer):
         return caller
 
 
+async def _caller(request: Request) -> Caller:
+    """By the key, or by the session of the pages. Raises `UnauthorizedError` or `UserInactiveError`."""
+    state = request.app.state
+    if "Authorization" not in request.headers and (session := session_of(request)):
+        caller: Caller = await state.sessions.authenticate(session)
+        return caller
+    scheme, _, api_key = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        raise UnauthorizedError("send a key as 'Authorization: Bearer guthi_<keyid>_<secret>'")
+    return await authenticate(state.engine.database, api_key.strip())
+
+
 may_view = May(Permission.VIEW)
 
 Viewer = Annotated[Caller, Depends(may_view)]
@@ -55,6 +66,7 @@ TierManager = Annotated[Caller, Depends(May(Permission.MANAGE_TIERS))]
 MemberManager = Annotated[Caller, Depends(May(Permission.MANAGE_MEMBERS))]
 CycleStarter = Annotated[Caller, Depends(May(Permission.START_CYCLES))]
 JobSteerer = Annotated[Caller, Depends(May(Permission.STEER_JOBS))]
+MaintenanceRunner = Annotated[Caller, Depends(May(Permission.RUN_MAINTENANCE))]
 Registrar = Annotated[Caller, Depends(May(Permission.REGISTER_MEMBERS))]
 Reviewer = Annotated[Caller, Depends(May(Permission.REVIEW_MEMBERS))]
 Decider = Annotated[Caller, Depends(May(Permission.DECIDE_MEMBERS))]

@@ -1,26 +1,33 @@
 """Contribution cycles: start one, read them, watch one being created."""
 
 import hashlib
-from typing import Annotated, Any
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from datetime import date
+from decimal import Decimal
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydantic import Field
 from sse_starlette.sse import EventSourceResponse
 from starlette.routing import Route
 
-from api.answers import Contribution, CreationProgress, Cycle, Page, answer, page_of, paged
+from api.answers import Contribution, CreationProgress, Cycle, Event, Page, answer, page_of, paged
 from api.context import CurrentEngine, CycleStarter, Viewer, may_view
-from api.fields import WHOLE, CycleStatus, In, Money, PageQuery
+from api.fields import WHOLE, CycleStatus, In, Money, Out, PageQuery, Search
 from api.idempotency import PARAMETER, IdempotencyKey, once
-from api.progress import ProgressFeed, read_progress
+from api.progress import ProgressTopic, read_progress
+from api.streams import documented, respond
 from core.errors import NotFoundError
 from db.database import Transaction
 from db.queries import sql
 from domain.api_keys import Caller
-from domain.cycles import NewCycle
+from domain.cycles import NewCycle, preview_cycle
 from domain.idempotency_keys import StoredAnswer
-from jobs.create_contributions import Strategy, start_cycle
+from domain.roles import Permission
+from jobs.create_contributions import CreateContributions, Strategy, start_cycle, strategy_for
+from jobs.engine.progress import Progress
 
 router = APIRouter(prefix="/api/contribution-cycles", tags=["contribution cycles"])
 
@@ -39,6 +46,30 @@ class StartCycle(In):
     """Head start in the queue, in seconds."""
 
 
+class CyclePreviewed(Out):
+    tier_id: UUID
+    deceased_member_id: UUID
+    deceased_name: str
+    total_members: int
+    """How many owe now."""
+    strategy: Strategy
+    """`inline`: created at once; `queued`: by workers."""
+    contribution_amount: Decimal
+    benefit_amount: Decimal
+    target_amount: Decimal
+    start_date: date
+    deadline: date
+
+
+class CycleEvents(Out):
+    items: list[Event]
+
+
+class ContributionsQuery(PageQuery):
+    search: Search | None = None
+    """What the member's number begins with, in whatever case."""
+
+
 class CyclesQuery(PageQuery):
     status: CycleStatus | None = None
 
@@ -54,18 +85,10 @@ async def start(
     request: Request, engine: CurrentEngine, caller: CycleStarter, key: IdempotencyKey, body: StartCycle
 ) -> Response:
     """Start a cycle: 202 `Initializing` when workers create it, 201 `Active` when it was small enough to do at once."""
-    new = NewCycle(
-        body.tier_id,
-        body.deceased_member_id,
-        body.claim_id,
-        body.contribution_amount,
-        body.benefit_amount,
-        body.duration_days,
-    )
 
     async def act(tx: Transaction) -> StoredAnswer:
         cycle, is_active = await start_cycle(
-            engine, tx, new, caller.user_id, strategy=body.strategy, priority=body.priority
+            engine, tx, _new(body), caller.user_id, strategy=body.strategy, priority=body.priority
         )
         shown = await _load(tx, cycle["cycle_id"])
         return StoredAnswer(
@@ -74,6 +97,28 @@ async def start(
 
     content = hashlib.sha256(body.model_dump_json().encode()).digest()
     return await once(engine.database, caller, key, request, content, act)
+
+
+@router.post("/preview", response_model=CyclePreviewed)
+async def preview(engine: CurrentEngine, caller: CycleStarter, body: StartCycle) -> Response:
+    """What starting it now would come to; refused as that would be, and nothing is changed."""
+    async with engine.database.transaction(caller.tenant_id, replan=True) as tx:
+        found = await preview_cycle(tx, _new(body))
+    return answer(
+        CyclePreviewed(
+            tier_id=body.tier_id,
+            deceased_member_id=body.deceased_member_id,
+            strategy=strategy_for(engine, body.strategy, found.total_members),
+            target_amount=found.contribution_amount * found.total_members,
+            **asdict(found),
+        )
+    )
+
+
+@router.get("/preview", include_in_schema=False)
+async def no_such_method() -> None:
+    """Else it would be taken for a cycle's id."""
+    raise HTTPException(405)
 
 
 @router.get("", response_model=Page[Cycle])
@@ -86,13 +131,28 @@ async def list_cycles(engine: CurrentEngine, caller: Viewer, query: Annotated[Cy
                 tx.connection, tenant_id=tx.tenant_id, status=query.status, before=query.below, limit=query.limit + 1
             )
         ]
-    return paged([Cycle.from_row(row) for row in rows[: query.limit]], rows, query.limit, "cycle_id")
+    moving = [row["cycle_id"] for row in rows[: query.limit] if row["cycle_status"] == "Initializing"]
+    kind = CreateContributions.name
+    found = await engine.progress.read_many(caller.tenant_id, [(kind, cycle_id) for cycle_id in moving])
+    live = dict(zip(moving, found, strict=True))
+    items = [Cycle.from_row(row, live.get(row["cycle_id"])) for row in rows[: query.limit]]
+    return paged(items, rows, query.limit, "cycle_id")
 
 
 @router.get("/{cycle_id}", response_model=Cycle)
 async def show(engine: CurrentEngine, caller: Viewer, cycle_id: UUID) -> Response:
+    live = await engine.progress.read(caller.tenant_id, CreateContributions.name, cycle_id)
     async with engine.database.transaction(caller.tenant_id) as tx:
-        return answer(await _load(tx, cycle_id))
+        return answer(await _load(tx, cycle_id, live))
+
+
+@router.get("/{cycle_id}/events", response_model=CycleEvents)
+async def list_events(engine: CurrentEngine, caller: Viewer, cycle_id: UUID) -> Response:
+    """What happened to the cycle, oldest first. `position` is null until the feed has taken an event in."""
+    async with engine.database.transaction(caller.tenant_id) as tx:
+        await _load(tx, cycle_id)
+        rows = sql.list_aggregate_events(tx.connection, tenant_id=tx.tenant_id, aggregate_id=cycle_id)
+        return answer(CycleEvents(items=[Event.of(row) async for row in rows]))
 
 
 @router.get(
@@ -124,45 +184,47 @@ polled = Route(router.prefix + "/{cycle_id:uuid}/creation-progress", _poll_progr
 polled.methods = {"GET"}
 
 
-@router.get(
-    "/{cycle_id}/creation-progress/stream",
-    response_class=EventSourceResponse,
-    responses={200: {"content": {"text/event-stream": {}}, "description": "Events whose data is CreationProgress"}},
-)
+@router.get("/{cycle_id}/creation-progress/stream", **documented("Events `progress` whose data is CreationProgress"))
 async def stream(request: Request, engine: CurrentEngine, caller: Viewer, cycle_id: UUID) -> EventSourceResponse:
     """The same as server-sent events, at most ten a second; the last one when nothing more will come.
 
     A client that lost the connection opens it again and is given the present state first.
     """
-    feed: ProgressFeed = request.app.state.progress_feed
-    first = await read_progress(engine, caller.tenant_id, cycle_id)
+    feeds, gate = request.app.state.feeds, request.app.state.gate
+    topic = ProgressTopic(engine, caller.tenant_id, cycle_id)
+    first = await topic.read()
 
-    async def events() -> Any:
-        async for progress in feed.watch(caller.tenant_id, cycle_id, first):
-            yield {"event": "progress", "data": progress.model_dump_json(by_alias=True), "retry": 1_000}
+    async def events() -> AsyncIterator[bytes]:
+        shown = first
+        yield shown.event
+        if shown.progress.status != "Initializing":
+            return
+        async with feeds.watch(topic) as watcher:
+            async for news in gate.news(watcher, caller, Permission.VIEW, topic.gap):
+                if news.progress != shown.progress:
+                    yield news.event
+                shown = news
+                if shown.progress.status != "Initializing":
+                    return
 
-    return EventSourceResponse(events(), ping=15)
+    return respond(events())
 
 
 @router.get("/{cycle_id}/contributions", response_model=Page[Contribution])
 async def list_contributions(
-    engine: CurrentEngine, caller: Viewer, cycle_id: UUID, query: Annotated[PageQuery, Query()]
+    engine: CurrentEngine, caller: Viewer, cycle_id: UUID, query: Annotated[ContributionsQuery, Query()]
 ) -> Response:
     """In the order of the members. Empty while the cycle is not whole: half of the rows would mislead."""
-    async with engine.database.transaction(caller.tenant_id) as tx:
+    async with engine.database.transaction(caller.tenant_id, replan=query.search is not None) as tx:
         cycle = await _load(tx, cycle_id)
         rows = []
         if _is_whole(cycle):
-            rows = [
-                row
-                async for row in sql.list_contributions(
-                    tx.connection,
-                    tenant_id=tx.tenant_id,
-                    cycle_id=cycle_id,
-                    after=query.above,
-                    limit=query.limit + 1,
-                )
-            ]
+            asked = {"tenant_id": tx.tenant_id, "cycle_id": cycle_id, "after": query.above, "limit": query.limit + 1}
+            if query.search is None:
+                found = sql.list_contributions(tx.connection, **asked)
+            else:
+                found = sql.search_contributions(tx.connection, **asked, search=query.search)
+            rows = [row async for row in found]
     return page_of(Contribution, rows, query.limit, "member_id")
 
 
@@ -176,11 +238,22 @@ async def show_contribution(engine: CurrentEngine, caller: Viewer, cycle_id: UUI
     return answer(Contribution.of(row))
 
 
-async def _load(tx: Transaction, cycle_id: UUID) -> Cycle:
+def _new(body: StartCycle) -> NewCycle:
+    return NewCycle(
+        body.tier_id,
+        body.deceased_member_id,
+        body.claim_id,
+        body.contribution_amount,
+        body.benefit_amount,
+        body.duration_days,
+    )
+
+
+async def _load(tx: Transaction, cycle_id: UUID, live: Progress | None = None) -> Cycle:
     row = await sql.get_cycle(tx.connection, tenant_id=tx.tenant_id, cycle_id=cycle_id)
     if row is None:
         raise NotFoundError("cycle", cycle_id)
-    return Cycle.from_row(row)
+    return Cycle.from_row(row, live)
 
 
 def _is_whole(cycle: Cycle) -> bool:

@@ -38,7 +38,10 @@ async def readyz(engine: CurrentEngine, response: Response) -> Readiness:
     try:
         async with engine.database.connection() as connection:
             await sql.ping(connection)
-    except (GuthiError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except (
+        *(GuthiError, OSError, TimeoutError),
+        *(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError),
+    ):
         postgres = "away"
         response.status_code = 503
         response.headers["Retry-After"] = "1"

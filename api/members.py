@@ -14,7 +14,7 @@ from api.context import CurrentEngine, MemberManager, Viewer
 from api.fields import Code, Email, Gender, In, MemberStatus, PageQuery, Phone, Search, Text
 from api.idempotency import PARAMETER, IdempotencyKey, once
 from api.jobs import router as jobs_router
-from api.jobs import with_shards
+from api.shown_jobs import show_jobs
 from api.versions import UNSET, Change, IfMatch, version_of, versioned
 from core.errors import NotFoundError
 from db.database import Transaction
@@ -100,7 +100,7 @@ async def import_csv(
 
         async def act(tx: Transaction) -> StoredAnswer:
             job = await start_import(engine, tx, file, caller.user_id, dry_run=query.dry_run)
-            (shown,) = await with_shards(tx, [job])
+            (shown,) = await show_jobs(engine, tx, [job])
             return StoredAnswer(202, f"{jobs_router.prefix}/{job.job_id}", shown.model_dump_json(by_alias=True))
 
         return await once(engine.database, caller, key, request, content, act)

@@ -64,7 +64,7 @@ def install_problem_handlers(app: FastAPI, routes: Sequence[APIRoute]) -> None:
     app.add_exception_handler(GuthiError, _on_known_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    for kind in (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+    for kind in (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError):
         app.add_exception_handler(kind, _on_known_error)
     app.add_exception_handler(Exception, _on_defect)
 

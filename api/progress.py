@@ -1,22 +1,18 @@
 """A cycle's progress: Redis first, PostgreSQL when Redis has nothing; polled, or streamed to many."""
 
-import asyncio
-import contextlib
-from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import Hashable
+from dataclasses import dataclass
+from functools import cached_property
 from uuid import UUID
 
-from arq.connections import ArqRedis
-
 from api.answers import CreationProgress, ProgressCounts
+from api.streams import to_event
 from core.errors import NotFoundError
-from core.telemetry import emit
 from db.queries import sql
 from jobs.create_contributions import CreateContributions
-from jobs.engine.bell import REDIS_FAULTS
 from jobs.engine.engine import Engine
 from jobs.engine.model import Job, JobState
-from jobs.engine.progress import CHANNEL, Progress, ShardProgress, progress_key
+from jobs.engine.progress import Progress, ShardProgress, progress_key
 
 STATUS_OF_JOB = {
     JobState.QUEUED: "Initializing",
@@ -27,7 +23,6 @@ STATUS_OF_JOB = {
     JobState.CANCELLED: "Cancelled",
 }
 SHORTEST_GAP_SECONDS = 0.1
-FALLBACK_SECONDS = 1.0
 
 
 async def read_progress(engine: Engine, tenant_id: UUID, cycle_id: UUID) -> CreationProgress:
@@ -58,100 +53,30 @@ async def _read_rows(engine: Engine, tenant_id: UUID, cycle_id: UUID) -> Progres
     return progress
 
 
-class _Newest:
-    """What a watcher is given next: a slow client gets the newest, not a backlog."""
+@dataclass(frozen=True)
+class ProgressNews:
+    progress: CreationProgress
 
-    def __init__(self) -> None:
-        self._value: CreationProgress | None = None
-        self._arrived = asyncio.Event()
+    def after(self, missed: "ProgressNews") -> "ProgressNews":
+        return self
 
-    def put(self, value: CreationProgress) -> None:
-        self._value = value
-        self._arrived.set()
-
-    async def get(self) -> CreationProgress:
-        """Waits for one that was not taken yet."""
-        await self._arrived.wait()
-        self._arrived.clear()
-        assert self._value is not None
-        return self._value
+    @cached_property
+    def event(self) -> bytes:
+        return to_event("progress", self.progress.model_dump_json(by_alias=True))
 
 
-class ProgressFeed:
-    """One subscription to Redis for all watchers of this process, and one read a change for each cycle.
+class ProgressTopic:
+    """One cycle's creation."""
 
-    Without Redis the watched cycles are read from PostgreSQL, once a second.
-    """
+    gap, is_behind = SHORTEST_GAP_SECONDS, False
 
-    def __init__(self, engine: Engine, redis: ArqRedis) -> None:
-        self._engine = engine
-        self._redis = redis
-        self._watchers: defaultdict[tuple[UUID, UUID], set[_Newest]] = defaultdict(set)
-        self._readers: dict[tuple[UUID, UUID], asyncio.Task[None]] = {}
-        self._changed: dict[str, asyncio.Event] = {}
-        self._listener: asyncio.Task[None] | None = None
+    def __init__(self, engine: Engine, tenant_id: UUID, cycle_id: UUID) -> None:
+        self.key: Hashable = ("progress", tenant_id, cycle_id)
+        self.hint = progress_key(tenant_id, CreateContributions.name, cycle_id)
+        self._engine, self._tenant_id, self._cycle_id = engine, tenant_id, cycle_id
 
-    async def watch(self, tenant_id: UUID, cycle_id: UUID, first: CreationProgress) -> AsyncIterator[CreationProgress]:
-        """`first`, then each change, until the cycle is no longer `Initializing`."""
-        yield first
-        if first.status != "Initializing":
-            return
-        watched = (tenant_id, cycle_id)
-        newest = _Newest()
-        self._watchers[watched].add(newest)
-        self._ensure_reader(watched)
-        shown = first
-        try:
-            while shown.status == "Initializing":
-                await asyncio.sleep(SHORTEST_GAP_SECONDS)
-                progress = await newest.get()
-                if progress != shown:
-                    yield progress
-                shown = progress
-        finally:
-            self._watchers[watched].discard(newest)
+    async def read(self) -> ProgressNews:
+        return ProgressNews(await read_progress(self._engine, self._tenant_id, self._cycle_id))
 
-    async def close(self) -> None:
-        tasks = [*self._readers.values(), *([self._listener] if self._listener else [])]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-
-    def _ensure_reader(self, watched: tuple[UUID, UUID]) -> None:
-        if self._listener is None:
-            self._listener = asyncio.create_task(self._listen())
-        if watched not in self._readers:
-            self._readers[watched] = asyncio.create_task(self._read_while_watched(watched))
-
-    async def _read_while_watched(self, watched: tuple[UUID, UUID]) -> None:
-        key = progress_key(watched[0], CreateContributions.name, watched[1])
-        changed = self._changed[key] = asyncio.Event()
-        try:
-            while self._watchers[watched]:
-                try:
-                    progress = await read_progress(self._engine, *watched)
-                except Exception as error:  # PostgreSQL and Redis both away: the watchers wait for either
-                    emit("loop_failed", loop="progress_feed", error=repr(error))
-                else:
-                    for newest in self._watchers[watched]:
-                        newest.put(progress)
-                await asyncio.sleep(SHORTEST_GAP_SECONDS)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), FALLBACK_SECONDS - SHORTEST_GAP_SECONDS)
-                changed.clear()
-        finally:
-            del self._changed[key], self._readers[watched], self._watchers[watched]
-
-    async def _listen(self) -> None:
-        while True:
-            try:
-                async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    await pubsub.subscribe(CHANNEL)
-                    while True:
-                        message = await pubsub.get_message(timeout=FALLBACK_SECONDS)
-                        if message and (changed := self._changed.get(message["data"].decode())):
-                            changed.set()
-            except REDIS_FAULTS as error:
-                emit("redis_away", doing="listen", error=repr(error))
-                await asyncio.sleep(FALLBACK_SECONDS)
+    def present(self) -> ProgressNews | None:
+        return None

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import secrets
 import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -65,6 +66,14 @@ class DevRecord:
             "GUTHI_ADMIN_DATABASE_URL": self.admin_database_url,
             "GUTHI_REDIS_URL": self.redis_url,
         }
+
+
+def session_secret(directory: Path) -> str:
+    """Signs the pages' cookies: kept, so that who is signed in stays so when the API is started again."""
+    file = directory / "session_secret"
+    if not file.exists():
+        _write_private(file, secrets.token_hex(32))
+    return file.read_text()
 
 
 def lock(directory: Path) -> TextIO:

@@ -44,10 +44,12 @@ def make(api: ApiClient, stopped: threading.Event) -> None:
         _run_first_cycle(api, stopped)
 
 
-def print_next_steps(api_url: str, directory: Path) -> None:
+def print_next_steps(api_url: str, api_key: str, directory: Path) -> None:
     guthi = _short(Path(sys.executable).with_name("guthi"))
     print(
-        f"\nAPI documentation:  {api_url}/docs\n"
+        f"\nDashboard:          {api_url}/\n"
+        f"Sign in with:       {api_key}\n"
+        f"API documentation:  {api_url}/docs\n"
         f"Logs:               {_short(directory / 'logs')}\n"
         "Try next, in another terminal:\n"
         f"  source {_short(directory / 'env')}\n"

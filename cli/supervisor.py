@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -17,7 +18,7 @@ import httpx
 from cli import sample
 from cli.children import Child
 from cli.client import ApiClient, ApiError
-from cli.dev_record import DevError, DevRecord, Pids, stop_leftovers
+from cli.dev_record import DevError, DevRecord, Pids, session_secret, stop_leftovers
 from db.embedded import EmbeddedPostgres, EmbeddedValkey
 from db.migrate import migrate
 from domain.tenants import create_tenant
@@ -150,7 +151,7 @@ class Supervisor:
         with ApiClient(self.record.api_url, self.record.api_key) as client:
             try:
                 sample.make(client, self.sample_stopped)
-                sample.print_next_steps(self.record.api_url, self.directory)
+                sample.print_next_steps(self.record.api_url, self.record.api_key, self.directory)
             except (ApiError, sample.SampleError, httpx.TransportError) as error:
                 # The system itself is up, and worth a look: it stays.
                 if not self.sample_stopped.is_set():
@@ -169,11 +170,19 @@ class Supervisor:
 
     def _child(self, name: str, *command: str) -> Child:
         log = self.directory / "logs" / f"{name}.log"
-        return Child(name, [sys.executable, "-P", "-m", "cli.main", *command], self._environment, log, self._changed)
+        environment = partial(self._environment, name)
+        return Child(name, [sys.executable, "-P", "-m", "cli.main", *command], environment, log, self._changed)
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, name: str) -> dict[str, str]:
         # The owner's URL and the key are not for them; set all the same, lest `.env` bring them in.
-        return {**os.environ, **self.record.variables(), "GUTHI_ADMIN_DATABASE_URL": "", "GUTHI_API_KEY": ""}
+        return {
+            **os.environ,
+            **self.record.variables(),
+            "GUTHI_ADMIN_DATABASE_URL": "",
+            "GUTHI_API_KEY": "",
+            "GUTHI_WORKER_NAME": name,
+            "GUTHI_SESSION_SECRET": session_secret(self.directory),
+        }
 
     def _changed(self, what: str) -> None:
         self._save()

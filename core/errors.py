@@ -14,6 +14,7 @@ GuthiError
 │   ├── DuplicateResourceError        a code is taken
 │   ├── ConcurrentModificationError   somebody else changed it first
 │   ├── InvalidStatusTransitionError  the state map has no such arrow
+│   ├── MaintenanceRunningError       somebody else runs it by hand now
 │   ├── LastAdminError                nobody could manage the society any more
 │   └── IdempotencyKeyInFlightError   the same key is being worked on now
 ├── IdempotencyKeyMissingError 400
@@ -33,7 +34,7 @@ The docstrings of those with a status are the list of codes in docs/reference.md
 from typing import Any, ClassVar, Literal
 from uuid import UUID
 
-Thing = Literal["tier", "agent", "member", "cycle", "job", "contribution", "user", "key"]
+Thing = Literal["tier", "agent", "member", "cycle", "job", "contribution", "user", "key", "maintenance"]
 """What has ids; each has its own <THING>_NOT_FOUND."""
 
 
@@ -140,6 +141,12 @@ class InvalidStatusTransitionError(ConflictError):
 
     def __init__(self, thing: str, current: str, wanted: str, how: str = "") -> None:
         super().__init__(f"a {thing} that is {current} cannot become {wanted}{how}", current=current, wanted=wanted)
+
+
+class MaintenanceRunningError(ConflictError):
+    """Somebody is running this maintenance by hand now: wait for its end."""
+
+    code = "MAINTENANCE_RUNNING"
 
 
 class LastAdminError(ConflictError):

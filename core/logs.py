@@ -11,10 +11,32 @@ from core.settings import Settings
 from core.telemetry import subscribe
 
 # Frequent events that would drown the rest; metrics still count them.
-QUIET_EVENTS = {"batch_done", "sweep_done", "jobs_counted", "job_rung", "job_picked_up"}
-WARNINGS = {"attempt_failed", "lease_expired", "redis_away", "progress_not_written", "loop_failed", "rollback_failed"}
+QUIET_EVENTS = {
+    "batch_done",
+    "events_relayed",
+    "job_picked_up",
+    "job_rung",
+    "job_start_began",
+    "job_start_ended",
+    "jobs_counted",
+    "request_began",
+    "request_ended",
+    "shard_run_began",
+    "shard_run_ended",
+    "sweep_done",
+}
+WARNINGS = {
+    "attempt_failed",
+    "lease_expired",
+    "redis_away",
+    "progress_not_written",
+    "loop_failed",
+    "session_secret_made",
+    "sign_in_refused",
+}
 ERRORS = {"job_failed", "on_failed_raised", "invariant_broken", "request_failed", "maintenance_failed"}
 _API_KEY = re.compile(r"guthi_[0-9a-f]{32}_[A-Za-z0-9_-]+")
+_SESSION = re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _PHONE = re.compile(r"\+\d{8,15}\b")
 
 
@@ -54,13 +76,15 @@ def configure_logs(settings: Settings) -> None:
 
 
 def _log_event(event: str, fields: dict[str, Any]) -> None:
+    if event in QUIET_EVENTS and not logging.getLogger("guthi").isEnabledFor(logging.DEBUG):
+        return
     level = "debug" if event in QUIET_EVENTS else "info"
     level = "warning" if event in WARNINGS else "error" if event in ERRORS else level
     getattr(structlog.get_logger("guthi"), level)(event, **fields)
 
 
 class _Redact:
-    """Last line of defence: takes known secrets, API keys and phone numbers out of every value."""
+    """Last line of defence: takes known secrets, API keys, sessions and phone numbers out of every value."""
 
     def __init__(self, secrets: tuple[str, ...]) -> None:
         self._secrets = secrets
@@ -80,4 +104,4 @@ class _Redact:
             return value
         for secret in self._secrets:
             value = value.replace(secret, "***")
-        return _PHONE.sub("***", _API_KEY.sub("guthi_***", value))
+        return _PHONE.sub("***", _SESSION.sub("***", _API_KEY.sub("guthi_***", value)))

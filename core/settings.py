@@ -1,6 +1,8 @@
 """Every setting of the system, read once at start-up from `GUTHI_*` variables and `.env`."""
 
+import os
 import re
+import socket
 from functools import cached_property
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -66,6 +68,8 @@ class Settings(BaseSettings):
     # --- the worker
     queue_name: str = "guthi:queue"
     """arq's queue; deployments that share a Redis need different ones."""
+    worker_name: Annotated[str, Field(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
+    """What operators know this process by. Empty: its host and its process id."""
     worker_concurrency: Annotated[int, Field(ge=1, le=100)] = 5
     """Slices that one worker process runs at once."""
     stop_seconds: Annotated[float, Field(ge=1)] = 15.0
@@ -87,10 +91,22 @@ class Settings(BaseSettings):
     rate_limit: str = "1000000/minute"
     """Most requests of one API key, over all API processes: a number a second, minute, hour or day. Empty: no limit."""
 
+    # --- the pages
+    session_secret: str = ""
+    """Signs the pages' cookies; the same for all API processes, 32 random bytes or more. Empty: made at the start."""
+    session_hours: Annotated[int, Field(ge=1, le=720)] = 12
+    """How long somebody stays signed in to the pages."""
+
     # --- logs
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
     """`auto`: readable in a terminal, JSON elsewhere."""
+
+    # --- traces
+    otlp_endpoint: str = ""
+    """Where OpenTelemetry traces are sent by OTLP/HTTP, such as http://collector:4318. Empty: there are none."""
+    service_name: str = "guthi"
+    """What traces call this deployment: its services are `<name>-api` and `<name>-worker`."""
 
     # --- tests only
     faults: str = ""
@@ -106,12 +122,24 @@ class Settings(BaseSettings):
     def _is_redis(cls, url: str) -> str:
         return _check_url(url, "redis", "rediss", "unix")
 
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _is_http(cls, url: str) -> str:
+        return _check_url(url, "http", "https") if url else url
+
     @field_validator("rate_limit")
     @classmethod
     def _is_rate(cls, rate: str) -> str:
         if rate and not re.fullmatch(r"[1-9][0-9]{0,11}/(second|minute|hour|day)", rate):
             raise ValueError('must look like "100/minute": a number a second, minute, hour or day')
         return rate
+
+    @field_validator("session_secret")
+    @classmethod
+    def _is_long(cls, secret: str) -> str:
+        if secret and len(secret) < 32:
+            raise ValueError("must have at least 32 characters: openssl rand -hex 32")
+        return secret
 
     @model_validator(mode="after")
     def _batches_fit_into_leases(self) -> Self:
@@ -121,9 +149,14 @@ class Settings(BaseSettings):
 
     @cached_property
     def secrets(self) -> tuple[str, ...]:
-        """What must never appear in a log: passwords of the URLs, and the API key."""
-        passwords = (urlsplit(url).password for url in (self.database_url, self.admin_database_url, self.redis_url))
-        return tuple(secret for secret in (*passwords, self.api_key) if secret)
+        """What must never appear in a log: passwords of the URLs, the API key, and what signs the cookies."""
+        urls = (self.database_url, self.admin_database_url, self.redis_url, self.otlp_endpoint)
+        passwords = (urlsplit(url).password for url in urls)
+        return tuple(secret for secret in (*passwords, self.api_key, self.session_secret) if secret)
+
+    @cached_property
+    def process_name(self) -> str:
+        return self.worker_name or f"{socket.gethostname()}:{os.getpid()}"
 
     def require(self, *names: str) -> None:
         """Raise `SettingsError` naming the first of `names` that is empty."""

@@ -18,7 +18,6 @@ import orjson
 from core.calls import call
 from core.errors import UnavailableError
 from core.settings import Settings
-from core.telemetry import emit
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 AfterCommit = Callable[[], Awaitable[object]]
@@ -139,6 +138,9 @@ class Database:
             raise UnavailableError("the database cannot be reached: try again in a moment") from error
         try:
             yield connection
+        except asyncpg.InternalClientError:
+            _cut(connection)  # the server has ended it, which shows too late for the pool not to give it out again
+            raise
         finally:
             await self._pool.release(connection)
 
@@ -186,17 +188,24 @@ class Database:
 
 
 async def _roll_back(connection: Connection) -> None:
-    """Never raises for a session that does not answer: what went wrong before is what must be told.
+    """Whatever becomes of this, no later transaction finds itself inside of the one that broke.
 
-    Else a cancellation would turn into a lost connection here, and the task that was cancelled would go on.
+    What broke it is what the caller hears of: a session that is gone was rolled back by the server.
     """
-    if connection.is_closed() or not connection.is_in_transaction():
-        return
     try:
-        await call("sql:rollback", connection.execute, "ROLLBACK")
-    except Exception as error:
-        emit("rollback_failed", error=repr(error))
-        connection.terminate()  # PostgreSQL rolls back, and nobody is given this session
+        if not connection.is_closed() and connection.is_in_transaction():
+            await call("sql:rollback", connection.execute, "ROLLBACK")
+    except Exception:
+        _cut(connection)
+    except BaseException:
+        _cut(connection)
+        raise
+
+
+def _cut(connection: Connection) -> None:
+    """Its session ends, and the pool gives it to nobody any more."""
+    with contextlib.suppress(asyncpg.InterfaceError):  # the pool has taken it back already, as it broke
+        connection.terminate()
 
 
 async def prepare_connection(connection: Connection) -> None:

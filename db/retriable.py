@@ -28,4 +28,5 @@ def is_retriable(error: BaseException) -> bool:
     # asyncpg's own word for a session that was cut while it was in use.
     if isinstance(error, asyncpg.InterfaceError):
         return "connection" in str(error)
-    return isinstance(error, OSError | TimeoutError)
+    # The same for one that the server has said goodbye to, when its end is still on the way, or came cut in two.
+    return isinstance(error, OSError | TimeoutError | asyncpg.InternalClientError)

@@ -38,6 +38,8 @@ class Caller:
     user_id: UUID
     role: str
     key_id: UUID
+    session_id: UUID | None = None
+    """The pages' session that it acts through; None: it sent the key itself."""
 
     def must(self, permission: Permission) -> None:
         """Raises `PermissionDeniedError` when the role does not have it."""

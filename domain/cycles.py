@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -44,18 +44,7 @@ async def open_cycle(tx: Transaction, new: NewCycle, created_by: UUID) -> Cycle:
     Holds the tier's exclusive lock until the commit. Raises `NotFoundError` for the tier or the member, and
     `InvalidInputError` when the member is not of the tier or not deceased.
     """
-    tier = await sql.get_tier(tx.connection, tenant_id=tx.tenant_id, tier_id=new.tier_id)
-    if tier is None:
-        raise NotFoundError("tier", new.tier_id)
-    member = await sql.get_member(tx.connection, tenant_id=tx.tenant_id, member_id=new.deceased_member_id)
-    if member is None:
-        raise NotFoundError("member", new.deceased_member_id)
-    if member["tier_id"] != new.tier_id:
-        raise InvalidInputError("the deceased member is not of this tier", field="deceasedMemberId")
-    if member["status"] != "Deceased":
-        raise InvalidInputError(
-            f"the member is {member['status']}: record the death first, then start the cycle", field="deceasedMemberId"
-        )
+    tier, _ = await _check(tx, new)
     await sql.lock_tier_exclusive(tx.connection, tier_id=new.tier_id)
     cycle: Cycle = await sql.insert_cycle(
         tx.connection,
@@ -71,6 +60,57 @@ async def open_cycle(tx: Transaction, new: NewCycle, created_by: UUID) -> Cycle:
     )
     await record_change(tx, "ContributionCycleInitiated", None, cycle, created_by)
     return cycle
+
+
+@dataclass(frozen=True, slots=True)
+class CyclePreview:
+    """What a cycle would be if it were started now."""
+
+    deceased_name: str
+    total_members: int
+    contribution_amount: Decimal
+    benefit_amount: Decimal
+    start_date: date
+    deadline: date
+
+
+async def preview_cycle(tx: Transaction, new: NewCycle) -> CyclePreview:
+    """Changes nothing and locks nothing: the count may be another one a moment later. Raises as `open_cycle`."""
+    tier, member = await _check(tx, new)
+    now = (await sql.read_clock(tx.connection)).replace(tzinfo=UTC)
+    total: int = await sql.count_owing(
+        tx.connection,
+        tenant_id=tx.tenant_id,
+        tier_id=new.tier_id,
+        cursor=UUID(int=0),
+        as_of=now,
+        deceased_member_id=new.deceased_member_id,
+    )
+    return CyclePreview(
+        deceased_name=member["full_name"],
+        total_members=total,
+        contribution_amount=new.contribution_amount or tier["contribution_amount"],
+        benefit_amount=new.benefit_amount or tier["benefit_amount"],
+        start_date=now.date(),
+        deadline=now.date() + timedelta(days=new.duration_days),
+    )
+
+
+async def _check(tx: Transaction, new: NewCycle) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The tier and the deceased member, if a cycle may be started for them."""
+    tier = await sql.get_tier(tx.connection, tenant_id=tx.tenant_id, tier_id=new.tier_id)
+    if tier is None:
+        raise NotFoundError("tier", new.tier_id)
+    member = await sql.get_member(tx.connection, tenant_id=tx.tenant_id, member_id=new.deceased_member_id)
+    if member is None:
+        raise NotFoundError("member", new.deceased_member_id)
+    if member["tier_id"] != new.tier_id:
+        raise InvalidInputError("the deceased member is not of this tier", field="deceasedMemberId")
+    if member["status"] != "Deceased":
+        raise InvalidInputError(
+            f"the member is {member['status']}: record the death first, then start the cycle", field="deceasedMemberId"
+        )
+    return tier, member
 
 
 async def set_cycle_status(

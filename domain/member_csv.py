@@ -38,7 +38,8 @@ def read_chunks(file: IO[bytes]) -> Iterator[Chunk]:
     except csv.Error as error:
         raise _broken(lines.row_begins, f"the CSV is broken here ({error}): mend the quotes of this row") from None
     finally:
-        text.detach()
+        if not text.closed:  # whoever stopped reading before the end has closed the file, too
+            text.detach()
 
 
 class _Lines:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 class Permission(enum.StrEnum):
     """The value is the sentence that the docs show."""
 
-    VIEW = "see tiers, agents, members, cycles, contributions and jobs"
+    VIEW = "see tiers, agents, members, cycles, contributions, jobs, maintenance and workers"
     MANAGE_TIERS = "make and change tiers and agents"
     MANAGE_MEMBERS = "bring members in and change them"
     START_CYCLES = "start a contribution cycle"
     STEER_JOBS = "pause, resume, cancel and retry jobs"
+    RUN_MAINTENANCE = "run maintenance by hand"
     REGISTER_MEMBERS = "register an applicant"
     REVIEW_MEMBERS = "look into an application"
     DECIDE_MEMBERS = "approve or reject an application"

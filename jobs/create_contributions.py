@@ -90,12 +90,18 @@ async def start_cycle(
     """
     cycle = await open_cycle(tx, new, created_by)
     if strategy == "auto":
-        most = engine.settings.inline_below
-        strategy = "inline" if await count_owing_up_to(tx, cycle, most) < most else "queued"
+        strategy = strategy_for(engine, strategy, await count_owing_up_to(tx, cycle, engine.settings.inline_below))
     job = await start_job(engine, tx, _job_of(cycle, created_by, priority), ring=strategy == "queued")
     if strategy == "inline":
         await run_inline(engine, tx, job)
     return cycle, strategy == "inline"
+
+
+def strategy_for(engine: Engine, strategy: Strategy, members: int) -> Strategy:
+    """What `start_cycle` does for so many."""
+    if strategy != "auto":
+        return strategy
+    return "inline" if members < engine.settings.inline_below else "queued"
 
 
 def _job_of(cycle: Cycle, created_by: UUID, priority: int) -> NewJob:

@@ -44,18 +44,19 @@ async def broken_invariants(
     tenants = [row["tenant_id"] async for row in sql.tenant_ids(connection)]
     broken: list[Broken] = []
     for tenant_id in tenants:
-        broken += await broken_in_tenant(connection, tenant_id, names)
-        if board is not None:
-            broken += await _ahead_of_rows(connection, board, tenant_id)
+        broken += await broken_in_tenant(connection, tenant_id, names, board)
     return broken
 
 
-async def broken_in_tenant(connection: Connection, tenant_id: UUID, names: Sequence[str] = INVARIANTS) -> list[Broken]:
-    return [
+async def broken_in_tenant(
+    connection: Connection, tenant_id: UUID, names: Sequence[str] = INVARIANTS, board: ProgressBoard | None = None
+) -> list[Broken]:
+    broken = [
         Broken(name, tenant_id, row["subject"], row["detail"])
         for name in names
         async for row in getattr(sql, name)(connection, tenant_id=tenant_id)
     ]
+    return broken if board is None else broken + await _ahead_of_rows(connection, board, tenant_id)
 
 
 async def broken_sequences(connection: Connection) -> list[Broken]:
@@ -78,7 +79,14 @@ async def _ahead_of_rows(connection: Connection, board: ProgressBoard, tenant_id
     newest = [
         Job.from_row(row)
         async for row in sql.list_jobs(
-            connection, tenant_id=tenant_id, kind=None, state=None, before=UUID(int=2**128 - 1), limit=1_000
+            connection,
+            tenant_id=tenant_id,
+            kind=None,
+            state=None,
+            created_by=None,
+            unfinished=False,
+            before=UUID(int=2**128 - 1),
+            limit=1_000,
         )
     ]
     for job in newest:

@@ -10,6 +10,7 @@ from jobs.create_contributions import CreateContributions
 from jobs.engine.bell import Bell
 from jobs.engine.engine import Engine
 from jobs.engine.model import BatchKind
+from jobs.engine.presence import PresenceBoard
 from jobs.engine.progress import ProgressBoard
 from jobs.import_members import ImportMembers
 from jobs.notify_agents_new_cycle import NotifyAgentsNewCycle
@@ -32,6 +33,7 @@ def build_engine(settings: Settings, database: Database, redis: ArqRedis) -> Eng
         database=database,
         bell=Bell(redis, settings),
         progress=ProgressBoard(redis, settings),
+        presence=PresenceBoard(redis, settings),
         settings=settings,
         kinds={kind.name: kind for kind in KINDS},
         faults=faults,

@@ -12,12 +12,15 @@ from typing import NoReturn
 
 import psutil
 
-from prove import crash_points, planted_bugs
+from prove import crash_points, model, planted_bugs, security, soak
 from prove.report import Options, Outcome, Part
 
 PARTS: Mapping[str, tuple[Part, str]] = {
     "crash-points": (crash_points.prove, "every call broken in every way, one run for each"),
     "planted-bugs": (planted_bugs.prove, "bugs planted into a copy of the code must be noticed"),
+    "model": (model.prove, "random histories of all that can happen, against a plain model"),
+    "soak": (soak.prove, "steady load from several societies while everything under it breaks"),
+    "security": (security.prove, "tenants, roles, tables and verbs; hostile words in every place of every call"),
 }
 """Each with the line that `--help` has for it."""
 

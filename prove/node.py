@@ -16,6 +16,7 @@ from jobs.maintenance import run_maintenance
 from prove.injection import know_sessions
 from worker.bell_worker import BellWorker
 from worker.main import worker_settings
+from worker.presence import Presence
 
 _idle_apps: defaultdict[Settings, list[FastAPI]] = defaultdict(list)
 """To build one takes longer than all that is asked of it here; started anew it knows nothing of the time before."""
@@ -49,7 +50,7 @@ class Node:
     def work(self, most: int | None = None) -> asyncio.Task[None]:
         """A worker that is there from now on, started again if it ended; `most`: it leaves after that many rings."""
         if self._running is None or self._running.done():
-            told: dict[str, Any] = worker_settings(self.engine, connect_redis(self._settings))
+            told: dict[str, Any] = worker_settings(self.engine, connect_redis(self._settings), Presence(self.engine))
             told |= {"cron_jobs": [], "max_jobs": 1, "handle_signals": False}
             if most is not None:
                 told |= {"burst": True, "max_burst_jobs": most}

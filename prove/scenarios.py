@@ -496,6 +496,7 @@ async def _events(run: Run, aggregate_id: UUID) -> list[asyncpg.Record]:
 SCENARIOS: Mapping[str, Scenario] = {
     "cycle": Scenario(cycle, relayed, settings={"batch_rows": 60}),
     "shards": Scenario(cycle, relayed, settings=BY_THE_SLICE | {"shard_rows": 40}),
+    "one batch": Scenario(cycle, relayed, settings={"batch_rows": 500}),
     "inline": Scenario(inline, active),
     "pause": Scenario(pause, active, settings=BY_THE_SLICE),
     "cancel": Scenario(cancel, cancelled, settings=BY_THE_SLICE),

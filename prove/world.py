@@ -111,6 +111,14 @@ class World:
             owner.terminate()
             self._free.append(number)
 
+    async def superuser(self, statement: str) -> None:
+        """Run a statement that only a superuser may."""
+        server = await asyncpg.connect(self.servers.postgres.superuser_url)
+        try:
+            await server.execute(statement)
+        finally:
+            await server.close()
+
     def _redis_url(self, number: int) -> str:
         return f"{self.servers.valkey.url.removesuffix('0')}{number}"
 

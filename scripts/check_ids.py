@@ -25,8 +25,11 @@ NOT_IDS: Mapping[str, str] = {
     "member_import_rows.import_id": "names the job's subject; made by uuidv7() in new_import_id",
     "member_import_rows.line_no": "the line of the file",
     "batch_job_shards.shard_no": "the place in the job's plan",
+    "batch_job_samples.job_id": "names the job; without a foreign key, which would lock its row",
+    "batch_job_samples.shard_no": "names the shard, likewise",
 }
 """Columns of primary keys that identify something else than a new row, each with its reason."""
+MAKES_NO_ROW = {"/api/contribution-cycles/preview"}
 
 COLUMNS = """
 SELECT
@@ -89,7 +92,7 @@ def bad_bodies(document: Mapping[str, Any]) -> Iterator[str]:
         for status in ("200", "201", "202"):
             answered = _properties(document, post.get("responses", {}).get(status, {}))
             own |= set([name for name in answered if name.endswith("Id")][:1])
-        for name in sorted(own & set(sent)):
+        for name in sorted(own & set(sent)) if path not in MAKES_NO_ROW else ():
             yield f"POST {path}: the body must not bring {name}"
 
 

@@ -1,6 +1,6 @@
 """Fixtures: one real PostgreSQL and one real Valkey a session, a fresh database and queue a test."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from uuid import uuid4
 
 import asyncpg
@@ -15,7 +15,28 @@ from db.embedded import free_port
 from jobs.engine.bell import connect_redis
 from jobs.engine.engine import Engine
 from jobs.kinds import build_engine
+from tests.discretion import remember_what_is_made, said_in
 from tests.support import Api, Servers, Society, Worker, make_society, running_servers
+
+remember_what_is_made()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test fails when it, or what it called, has printed or logged a secret."""
+    report = yield
+    said = [each for _, text in report.sections for each in said_in(text)]
+    if report.passed and said:
+        report.outcome, report.longrepr = "failed", f"secrets were printed or logged: {said}"
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def discreet_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nor does a secret stand in a log file that a test has left, such as those of `guthi dev`."""
+    yield
+    for log in tmp_path_factory.getbasetemp().rglob("*.log"):
+        assert not said_in(log.read_text(errors="replace")), f"{log} holds secrets"
 
 
 @pytest.fixture(scope="session")

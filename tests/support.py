@@ -22,6 +22,7 @@ from db.embedded import EmbeddedPostgres, EmbeddedValkey
 from db.migrate import migrate
 from domain.tenants import create_tenant
 from jobs.invariants import broken_invariants
+from tests.discretion import remember, said_in
 
 ROOT = Path(__file__).parents[1]
 
@@ -156,6 +157,7 @@ class Guthi:
     def __init__(self, command: Sequence[str], settings: Settings, environment: Mapping[str, object]) -> None:
         given = {f"GUTHI_{name.upper()}": str(value) for name, value in settings.model_dump().items()}
         given |= {name: str(value) for name, value in environment.items()}
+        remember(*settings.secrets)
         self.log = Path(tempfile.mkstemp(prefix=command[0], suffix=".log")[1])
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -181,7 +183,10 @@ class Guthi:
         """SIGKILL, also for a frozen one; fine when it is gone already."""
         self.process.kill()
         self.process.wait()
-        self.log.unlink(missing_ok=True)
+        if self.log.exists():
+            said = said_in(self.log.read_text(errors="replace"))
+            self.log.unlink()
+            assert not said, f"its log holds secrets: {said}"
 
 
 class Worker(Guthi):

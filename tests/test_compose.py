@@ -46,8 +46,13 @@ def test_workers_may_finish_what_they_have_in_hand() -> None:
 
 
 def test_the_files_it_mounts_are_there() -> None:
-    mounts = [mount.split(":")[0] for mount in COMPOSE["services"]["postgres"]["volumes"]]
-    assert all((ROOT / path).is_file() for path in mounts if path.startswith("./"))
+    mounts = [mount.split(":")[0] for service in COMPOSE["services"].values() for mount in service.get("volumes", ())]
+    assert all((ROOT / path).exists() for path in mounts if path.startswith("./"))
+
+
+def test_only_who_asks_gets_what_observes() -> None:
+    asked = [name for name, service in COMPOSE["services"].items() if service.get("profiles") == ["observe"]]
+    assert asked == ["prometheus", "grafana"]
 
 
 def test_the_image_gets_every_package() -> None:

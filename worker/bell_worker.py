@@ -9,6 +9,7 @@ from typing import Any
 from arq.connections import ArqRedis
 from arq.worker import Worker
 
+from core.tasks import end_task
 from core.telemetry import emit
 from jobs.engine.bell import REDIS_FAULTS, bell_channel
 
@@ -57,6 +58,11 @@ class BellWorker(Worker):
             await self._recount_slots()
             await asyncio.sleep(POLL_SECONDS)
 
+    @property
+    def busy(self) -> int:
+        """Slots that are taken."""
+        return self._slots_taken
+
     def run_job(self, job_id: str, score: int) -> Coroutine[Any, Any, None]:
         self._slots_taken += 1
         return super().run_job(job_id, score)
@@ -81,14 +87,12 @@ class BellWorker(Worker):
     async def _wait_for_tasks_to_complete(self, signum: Signals) -> None:
         """arq cancels its main loop once; a library below that swallows it would leave a worker that never ends."""
         await super()._wait_for_tasks_to_complete(signum)
-        while self.main_task is not None and not self.main_task.done():
-            await asyncio.wait([self.main_task], timeout=POLL_SECONDS)
-            self.main_task.cancel()
+        if self.main_task is not None:
+            await end_task(self.main_task)
 
     async def close(self) -> None:
         if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.wait([self._listener])
+            await end_task(self._listener)
         with contextlib.suppress(*REDIS_FAULTS):  # it says goodbye to Redis, which may have gone first
             await super().close()
 

@@ -11,7 +11,8 @@ from arq.connections import ArqRedis
 from arq.constants import in_progress_key_prefix
 from redis.asyncio import ConnectionPool
 from redis.asyncio.client import Pipeline
-from redis.exceptions import RedisError
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError, RedisError
 
 from core.calls import call
 from core.settings import Settings
@@ -42,6 +43,18 @@ class NamedPipeline(Pipeline):
         return answers
 
 
+class PlainSpoken(AbstractConnection):
+    """Goes before the pool's class of connections: uvloop has a word of its own for a socket that was just cut."""
+
+    async def send_packed_command(self, *args: Any, **options: Any) -> None:
+        try:
+            await super().send_packed_command(*args, **options)
+        except RuntimeError as error:
+            if "closed" not in str(error):
+                raise
+            raise ConnectionError(str(error)) from error
+
+
 def connect_redis(settings: Settings) -> ArqRedis:
     """A client that fails fast: neither a request nor a batch ever waits long for Redis.
 
@@ -50,6 +63,7 @@ def connect_redis(settings: Settings) -> ArqRedis:
     pool = ConnectionPool.from_url(
         settings.redis_url, max_connections=MOST_CONNECTIONS, socket_timeout=0.5, socket_connect_timeout=0.5
     )
+    pool.connection_class = type("Connection", (PlainSpoken, pool.connection_class), {})
     return NamedRedis(
         pool_or_conn=pool,
         job_serializer=to_json,

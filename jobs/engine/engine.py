@@ -1,18 +1,24 @@
 """The engine's parts, put together once a process, and how a job comes into being."""
 
 import asyncio
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from core.errors import DuplicateResourceError
 from core.faults import Faults
 from core.settings import Settings
+from core.telemetry import lasting
+from core.tracing import current_traceparent
 from db.database import Database, Transaction
 from db.queries import sql
 from jobs.engine.bell import Bell
-from jobs.engine.model import BatchKind, Job, NewJob
+from jobs.engine.model import BatchKind, Job, Lease, NewJob
+from jobs.engine.presence import PresenceBoard
 from jobs.engine.progress import ProgressBoard, ShardProgress
 
 
@@ -23,10 +29,22 @@ class Engine:
     database: Database
     bell: Bell
     progress: ProgressBoard
+    presence: PresenceBoard
     settings: Settings
     kinds: dict[str, BatchKind]
     faults: Faults = field(default_factory=Faults)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    in_hand: dict[UUID, tuple[Lease, datetime]] = field(default_factory=dict)
+    """The leases that this process works under, by token, and since when."""
+
+    @contextlib.contextmanager
+    def running(self, lease: Lease) -> Iterator[None]:
+        """This process works under the lease while the block lasts."""
+        self.in_hand[lease.token] = lease, datetime.now(UTC)
+        try:
+            yield
+        finally:
+            del self.in_hand[lease.token]
 
     def kind(self, job: Job) -> BatchKind:
         """A `KeyError` here means that a worker is older than the job's kind: it fails at once, and says so."""
@@ -38,22 +56,26 @@ async def start_job(engine: Engine, tx: Transaction, new: NewJob, *, ring: bool 
 
     Raises `DuplicateResourceError` when the subject has a job of this kind already.
     """
-    row = await sql.insert_job(
-        tx.connection,
-        tenant_id=tx.tenant_id,
-        kind=new.kind,
-        subject_id=new.subject_id,
-        params=dict(new.params),
-        priority=new.priority,
-        created_by=new.created_by,
-    )
-    if row is None:
-        raise DuplicateResourceError(f"{new.subject_id} has a {new.kind} job already", subject_id=str(new.subject_id))
-    job = Job.from_row(row)
-    await log_job(tx, job, "job_started", priority=job.priority)
+    with lasting("job_start", kind=new.kind, tenant_id=tx.tenant_id) as started:
+        row = await sql.insert_job(
+            tx.connection,
+            tenant_id=tx.tenant_id,
+            kind=new.kind,
+            subject_id=new.subject_id,
+            params=dict(new.params),
+            priority=new.priority,
+            created_by=new.created_by,
+            trace_context=current_traceparent(),
+        )
+        if row is None:
+            told = f"{new.subject_id} has a {new.kind} job already"
+            raise DuplicateResourceError(told, subject_id=str(new.subject_id))
+        job = Job.from_row(row)
+        started["job_id"] = job.job_id
+        await log_job(tx, job, "job_started", priority=job.priority)
     if ring:
-        tx.after_commit(partial(engine.progress.write, job, 1, ShardProgress(0, 0)))
         tx.after_commit(partial(engine.bell.ring, job.job_id, job.tenant_id, job.priority))
+        tx.after_commit(partial(engine.progress.write, job, 1, ShardProgress(0, 0)))
     return job
 
 

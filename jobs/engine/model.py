@@ -76,16 +76,19 @@ class Job:
     total: int | None
     attempts: int
     error: str | None
+    error_detail: Mapping[str, Any] | None
     created_by: UUID | None
     created_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
     version: int
     updated_at: datetime
+    trace_context: str | None
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        return cls(**{**row, "state": JobState(row["state"])})
+        """Columns that a later version has added do not trouble this one."""
+        return cls(**{**{name: row[name] for name in cls.__slots__}, "state": JobState(row["state"])})
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from uuid import UUID
 from arq.connections import ArqRedis
 
 from core.settings import Settings
+from core.tasks import end_task
 from core.telemetry import emit
 from jobs.engine.bell import REDIS_FAULTS
 from jobs.engine.model import TERMINAL, Job, JobState
@@ -154,14 +155,25 @@ class ProgressBoard:
             return None
         return Progress.from_hash(stored)
 
+    async def read_many(self, tenant_id: UUID, jobs: Sequence[tuple[str, UUID]]) -> list[Progress | None]:
+        """The same for several kinds and subjects, in one round trip."""
+        if not jobs:
+            return []
+        try:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for kind, subject_id in jobs:
+                    pipe.hgetall(progress_key(tenant_id, kind, subject_id))
+                return [Progress.from_hash(stored) for stored in await pipe.execute()]
+        except REDIS_FAULTS:
+            return [None] * len(jobs)
+
     async def close(self) -> None:
         """Gives what was reported last a moment to get out."""
         if self._writer is None:
             return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout=1)
-        self._writer.cancel()
-        await asyncio.wait([self._writer])
+        await end_task(self._writer)
 
     async def _write_forever(self) -> None:
         while True:

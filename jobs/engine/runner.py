@@ -3,7 +3,7 @@
 A job moves by four kinds of transaction, each of which may be the last one this process lives to see:
 
     lease   job row, then a free shard; counts a lease that ran out as an attempt
-    plan    once a job: count the keys, cut them into shards
+    plan    once a job: count the keys, cut them into shards; a job of one batch is walked and ended here too
     batch   the shard row by its token, the rows, the cursor: together or not at all
     end     job row, then the shard; whoever ends the last one completes the job
 
@@ -19,18 +19,21 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from core.errors import LeaseLostError, NotFoundError, WorkerDiedError
-from core.telemetry import bound, emit
+from core.telemetry import bound, emit, lasting
 from db.database import Actor, Transaction, acting_as
 from db.queries import sql
 from db.retriable import is_retriable
 from jobs.engine.batch_size import BatchSize
 from jobs.engine.engine import Engine, log_job
+from jobs.engine.failure import failure_detail
 from jobs.engine.model import RUNNABLE, Job, JobState, Lease
 from jobs.engine.progress import ShardProgress
 from jobs.engine.transitions import complete_job, fail_job, lock_job, set_state
 
 LEASE_TAKEN_IN, BATCH_DONE_IN = 6, 24
 """In leases: what PostgreSQL gives such a transaction before it takes the worker for frozen and frees the locks."""
+SAMPLE_SECONDS = 0.5
+"""Shortest time between two samples of a shard's progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,9 @@ async def _run_slice(engine: Engine, tenant_id: UUID, job_id: UUID) -> None:
     now = asyncio.get_running_loop().time
     slice_ends = now() + engine.settings.slice_seconds
     while lease := await _take_lease(engine, tenant_id, job_id):
-        with bound(shard_no=lease.shard_no, attempt=lease.attempt):
+        which = {"shard_no": lease.shard_no, "attempt": lease.attempt}
+        trace = {"traceparent": lease.job.trace_context, "tenant_id": tenant_id, "job_id": job_id}
+        with engine.running(lease), bound(**which), lasting("shard_run", kind=lease.job.kind, **which, **trace):
             if not await _run_shard(engine, lease, slice_ends):
                 return
         if engine.stopping.is_set() or now() >= slice_ends:
@@ -106,6 +111,7 @@ async def _lease(engine: Engine, tx: Transaction, job: Job) -> Lease | None:
         tenant_id=tx.tenant_id,
         job_id=job.job_id,
         lease_token=token,
+        lease_holder=engine.settings.process_name,
         lease=timedelta(seconds=engine.settings.lease_seconds),
         parallelism=engine.settings.job_parallelism,
     )
@@ -115,7 +121,8 @@ async def _lease(engine: Engine, tx: Transaction, job: Job) -> Lease | None:
         emit("lease_expired", shard_no=shard["shard_no"], attempts=shard["attempts"])
         await log_job(tx, job, "lease_expired", level="warning", shard_no=shard["shard_no"], cursor=shard["cursor"])
         if shard["attempts"] >= engine.settings.max_attempts:
-            await fail_job(engine, tx, job, str(WorkerDiedError(shard["attempts"], shard["cursor"])))
+            died = WorkerDiedError(shard["attempts"], shard["cursor"])
+            await fail_job(engine, tx, job, str(died), failure_detail(died, shard))
             return None
     if job.state is JobState.QUEUED:
         job = await set_state(engine, tx, job, JobState.PROCESSING)
@@ -126,7 +133,10 @@ async def _run_shard(engine: Engine, lease: Lease, slice_ends: float) -> bool:
     """True when the shard ended or was given back; False when it was lost or failed."""
     try:
         if lease.job.total is None:
-            lease = await _plan_and_ring(engine, lease)
+            planned = await _plan_and_ring(engine, lease)
+            if planned is None:
+                return True
+            lease = planned
         at_end = not lease.job.total or await _run_batches(engine, lease, slice_ends)
         async with engine.database.transaction(lease.job.tenant_id, replan=True) as tx:
             if at_end:
@@ -147,14 +157,17 @@ async def _run_batches(engine: Engine, lease: Lease, slice_ends: float) -> bool:
     """False when the slice is over, or the process stops, before the shard's last key."""
     loop = asyncio.get_running_loop()
     size, rate, started = BatchSize(engine.settings), 0.0, perf_counter()
+    sample_at = loop.time() + SAMPLE_SECONDS
     longest, replan = BATCH_DONE_IN * engine.settings.lease_seconds, engine.kind(lease.job).replan
     while True:
         async with engine.database.transaction(
             lease.job.tenant_id, durable=False, longest=longest, replan=replan
         ) as tx:
-            batch = await _batch(engine, tx, lease, size.rows)
+            is_due = loop.time() >= sample_at
+            batch = await _batch(engine, tx, lease, size.rows, sample=is_due)
             engine.faults.reach("before_commit")
         engine.faults.reach("after_commit")
+        sample_at = loop.time() + SAMPLE_SECONDS if is_due else sample_at
         seconds, started = perf_counter() - started, perf_counter()
         rate = batch.rows / seconds if not rate else 0.7 * rate + 0.3 * batch.rows / seconds
         size.learn(batch.rows, seconds)
@@ -167,8 +180,11 @@ async def _run_batches(engine: Engine, lease: Lease, slice_ends: float) -> bool:
             return False
 
 
-async def _batch(engine: Engine, tx: Transaction, lease: Lease, rows: int) -> Batch:
-    """One batch in one transaction. The shard's row stays locked, so no lease is taken from inside of one."""
+async def _batch(engine: Engine, tx: Transaction, lease: Lease, rows: int, *, sample: bool = False) -> Batch:
+    """One batch in one transaction. The shard's row stays locked, so no lease is taken from inside of one.
+
+    `sample`, or the shard's last batch: how far it is now is kept for the rate over the run.
+    """
     job, kind = lease.job, engine.kind(lease.job)
     shard = await _lock_shard(tx, lease)
     if shard["cursor"] is not None and shard["cursor"] == shard["upper"]:
@@ -178,17 +194,37 @@ async def _batch(engine: Engine, tx: Transaction, lease: Lease, rows: int) -> Ba
     reach = await kind.find_bound(tx, job, cursor, shard["upper"], rows) or shard["upper"]
     walked = await kind.run_batch(tx, job, cursor, reach)
     engine.faults.reach("before_advance")
-    lasts = timedelta(seconds=engine.settings.lease_seconds)
-    processed = await sql.advance_shard(tx.connection, **_held(tx, lease), cursor=reach, rows=walked, lease=lasts)
-    return Batch(walked, processed, is_last=reach == shard["upper"])
+    is_last = reach == shard["upper"]
+    advance = sql.advance_and_sample_shard if sample or is_last else sql.advance_shard
+    processed = await advance(
+        tx.connection,
+        **_held(tx, lease),
+        cursor=reach,
+        rows=walked,
+        lease=timedelta(seconds=engine.settings.lease_seconds),
+    )
+    return Batch(walked, processed, is_last)
 
 
-async def _plan_and_ring(engine: Engine, lease: Lease) -> Lease:
+async def _plan_and_ring(engine: Engine, lease: Lease) -> Lease | None:
+    """None: the job fits into one batch, so that was done and ended in the same transaction, with one commit."""
+    size, started = BatchSize(engine.settings), perf_counter()
     async with engine.database.transaction(lease.job.tenant_id, replan=True) as tx:
         job = await lock_job(tx, lease.job.job_id)
         await _lock_shard(tx, lease)
         planned, shard_count = await _plan(engine, tx, replace(lease, job=job), engine.settings.shard_rows)
+        total = planned.job.total or 0
+        at_once = shard_count == 1 and total <= size.rows and engine.kind(job).replan
+        if at_once:
+            if total:
+                await _batch(engine, tx, planned, size.rows)
+            await _end(engine, tx, planned)
+            engine.faults.reach("before_commit")
     engine.faults.reach("after_plan")
+    if at_once:
+        emit("batch_done", kind=job.kind, rows=total, seconds=perf_counter() - started)
+        engine.faults.reach("after_commit")
+        return None
     for _ in range(min(shard_count, engine.settings.job_parallelism) - 1):
         await engine.bell.ring(job.job_id, job.tenant_id, job.priority)
     return planned
@@ -251,7 +287,8 @@ async def _record_failure(engine: Engine, lease: Lease, error: Exception) -> Non
         attempts = shard["attempts"] + 1
         if not is_retriable(error) or attempts >= engine.settings.max_attempts:
             at = f"attempt {attempts}, at cursor {shard['cursor'] or 'start'}"
-            await fail_job(engine, tx, job, f"{reason} ({at})")
+            detail = failure_detail(error, {**shard, "shard_no": lease.shard_no, "attempts": attempts})
+            await fail_job(engine, tx, job, f"{reason} ({at})", detail)
             return
         backoff = engine.settings.backoff_seconds * 2 ** (attempts - 1) * random.uniform(1, 1.25)
         await sql.postpone_shard(tx.connection, **_held(tx, lease), error=reason, backoff=timedelta(seconds=backoff))

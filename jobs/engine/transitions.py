@@ -3,9 +3,12 @@
 Each function runs in the caller's transaction and locks the job row first. Pause and cancel take the leases
 away in the same transaction: a batch that is running holds its shard's row, so they wait for that one, and
 when they have answered no further row appears. No flag is polled; the fencing that serves crashes serves here.
+The leases go first, so that a job's log lines are committed in the order of their numbers: a batch may write some.
 """
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from core.errors import InvalidStatusTransitionError, NotFoundError
@@ -14,7 +17,7 @@ from db.database import Transaction
 from db.queries import sql
 from db.retriable import is_retriable
 from jobs.engine.engine import Engine, log_job, report_after_commit, start_jobs
-from jobs.engine.model import Job, JobState, check_transition
+from jobs.engine.model import TRANSITIONS, Job, JobState, check_transition
 
 
 async def lock_job(tx: Transaction, job_id: UUID) -> Job:
@@ -25,14 +28,39 @@ async def lock_job(tx: Transaction, job_id: UUID) -> Job:
     return Job.from_row(row)
 
 
-async def set_state(engine: Engine, tx: Transaction, job: Job, state: JobState, error: str | None = None) -> Job:
+def allowed_verbs(engine: Engine, job: Job) -> list[str]:
+    """What an operator may ask for now: the state map and the job's kind say so, as the functions below do."""
+    kind = engine.kinds.get(job.kind)
+    allowed = {
+        "pause": (job.state, JobState.PAUSED) in TRANSITIONS,
+        "resume": job.state is JobState.PAUSED,
+        "cancel": (job.state, JobState.CANCELLED) in TRANSITIONS and kind is not None and kind.can_cancel,
+        "retry": job.state is JobState.FAILED and kind is not None,
+    }
+    return [verb for verb, is_allowed in allowed.items() if is_allowed]
+
+
+async def set_state(
+    engine: Engine,
+    tx: Transaction,
+    job: Job,
+    state: JobState,
+    error: str | None = None,
+    error_detail: Mapping[str, Any] | None = None,
+) -> Job:
     """Follow one arrow of the map, for a job that this transaction has locked.
 
     Raises `InvalidStatusTransitionError`, and then nothing was changed.
     """
     check_transition(job.state, state)
     row = await sql.set_job_state(
-        tx.connection, tenant_id=tx.tenant_id, job_id=job.job_id, from_state=job.state, state=state, error=error
+        tx.connection,
+        tenant_id=tx.tenant_id,
+        job_id=job.job_id,
+        from_state=job.state,
+        state=state,
+        error=error,
+        error_detail=error_detail,
     )
     level = "error" if state is JobState.FAILED else "info"
     await log_job(tx, job, f"job_{state.lower()}", level=level, **({"error": error} if error else {}))
@@ -40,10 +68,10 @@ async def set_state(engine: Engine, tx: Transaction, job: Job, state: JobState, 
     return Job.from_row(row)
 
 
-async def fail_job(engine: Engine, tx: Transaction, job: Job, reason: str) -> Job:
+async def fail_job(engine: Engine, tx: Transaction, job: Job, reason: str, detail: Mapping[str, Any]) -> Job:
     """Give a locked job up: the reason is stored, every lease is gone, the rows and the cursors stay."""
-    failed = await set_state(engine, tx, job, JobState.FAILED, reason)
     await sql.revoke_leases(tx.connection, tenant_id=tx.tenant_id, job_id=job.job_id)
+    failed = await set_state(engine, tx, job, JobState.FAILED, reason, detail)
     if job.kind in engine.kinds:  # not to know the kind may be the very reason
         await _tell_kind(engine, tx, failed, reason)
     await report_after_commit(engine, tx, failed)
@@ -78,8 +106,8 @@ async def complete_job(engine: Engine, tx: Transaction, job: Job) -> Job:
 
 async def pause_job(engine: Engine, tx: Transaction, job_id: UUID) -> Job:
     job = await lock_job(tx, job_id)
-    paused = await set_state(engine, tx, job, JobState.PAUSED)
     await sql.revoke_leases(tx.connection, tenant_id=tx.tenant_id, job_id=job_id)
+    paused = await set_state(engine, tx, job, JobState.PAUSED)
     await report_after_commit(engine, tx, paused)
     return paused
 
@@ -107,8 +135,8 @@ async def cancel_job(engine: Engine, tx: Transaction, job_id: UUID) -> Job:
     job = await lock_job(tx, job_id)
     if not engine.kind(job).can_cancel:
         raise InvalidStatusTransitionError("job", job.state, JobState.CANCELLED)
-    cancelled = await set_state(engine, tx, job, JobState.CANCELLED)
     await sql.revoke_leases(tx.connection, tenant_id=tx.tenant_id, job_id=job_id)
+    cancelled = await set_state(engine, tx, job, JobState.CANCELLED)
     await start_jobs(engine, tx, await engine.kind(job).on_cancelled(tx, cancelled))
     await report_after_commit(engine, tx, cancelled)
     return cancelled

@@ -36,3 +36,17 @@ WHERE tenant_id = :tenant_id AND key_id = :key_id;
 -- A key that was revoked before stays revoked since then.
 UPDATE api_keys SET revoked_at = coalesce(revoked_at, clock_timestamp())
 WHERE tenant_id = :tenant_id AND key_id = :key_id;
+
+-- name: live_key_role$
+-- The role that a key gives now, and a session of it where one is named. NULL: it no longer opens, the session is
+-- over, or the user was deactivated.
+SELECT u.role FROM api_keys AS k
+JOIN users AS u ON u.tenant_id = k.tenant_id AND u.user_id = k.user_id
+WHERE k.tenant_id = :tenant_id AND k.key_id = :key_id AND u.is_active
+  AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp())
+  AND (
+      :session_id::uuid IS NULL OR EXISTS (
+          SELECT FROM sessions AS s
+          WHERE s.tenant_id = k.tenant_id AND s.session_id = :session_id AND s.expires_at > clock_timestamp()
+      )
+  );

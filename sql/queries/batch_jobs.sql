@@ -2,8 +2,8 @@
 -- A new job with its first shard, which spans all keys until the plan cuts it.
 -- No row: the subject has a job of this kind already.
 WITH job AS (
-    INSERT INTO batch_jobs (tenant_id, kind, subject_id, params, priority, created_by)
-    VALUES (:tenant_id, :kind, :subject_id, :params, :priority, :created_by)
+    INSERT INTO batch_jobs (tenant_id, kind, subject_id, params, priority, created_by, trace_context)
+    VALUES (:tenant_id, :kind, :subject_id, :params, :priority, :created_by, :trace_context)
     ON CONFLICT (tenant_id, kind, subject_id) DO NOTHING
     RETURNING *
 ), shard AS (
@@ -24,9 +24,18 @@ SELECT * FROM batch_jobs
 WHERE tenant_id = :tenant_id
   AND (:kind::text IS NULL OR kind = :kind)
   AND (:state::text IS NULL OR state = :state)
+  AND (:created_by::uuid IS NULL OR created_by = :created_by)
+  AND (NOT :unfinished OR state IN ('Queued', 'Processing', 'Paused'))
   AND job_id < :before::uuid
 ORDER BY job_id DESC
 LIMIT :limit;
+
+-- name: list_unfinished_jobs
+-- Oldest first.
+SELECT * FROM batch_jobs WHERE tenant_id = :tenant_id AND state IN ('Queued', 'Processing', 'Paused') ORDER BY job_id;
+
+-- name: list_jobs_by_id
+SELECT * FROM batch_jobs WHERE tenant_id = :tenant_id AND job_id = any(:job_ids::uuid[]) ORDER BY job_id;
 
 -- name: list_shards
 -- All shards of several jobs, in order.
@@ -41,6 +50,19 @@ WHERE tenant_id = :tenant_id AND job_id = :job_id AND entry_no > :after
 ORDER BY entry_no
 LIMIT :limit;
 
+-- name: last_log_entry$
+SELECT coalesce(max(entry_no), 0) FROM batch_job_log WHERE tenant_id = :tenant_id AND job_id = :job_id;
+
+-- name: list_newest_job_log
+-- The last lines, in their order.
+SELECT * FROM (
+    SELECT * FROM batch_job_log
+    WHERE tenant_id = :tenant_id AND job_id = :job_id AND entry_no > :after
+    ORDER BY entry_no DESC
+    LIMIT :limit
+) AS newest
+ORDER BY entry_no;
+
 -- name: log_job!
 INSERT INTO batch_job_log (tenant_id, job_id, level, event, fields)
 VALUES (:tenant_id, :job_id, :level, :event, :fields);
@@ -54,6 +76,7 @@ SELECT * FROM batch_jobs WHERE tenant_id = :tenant_id AND job_id = :job_id FOR U
 -- than :parallelism run. A lease that ran out counts as an attempt. No row: nothing to do for this runner.
 UPDATE batch_job_shards AS shard
 SET lease_token = :lease_token,
+    lease_holder = :lease_holder,
     lease_expires_at = clock_timestamp() + :lease,
     attempts = shard.attempts + (shard.lease_token IS NOT NULL)::integer,
     next_attempt_at = NULL
@@ -106,11 +129,39 @@ WHERE tenant_id = :tenant_id AND job_id = :job_id AND shard_no = :shard_no;
 UPDATE batch_job_shards
 SET cursor = :cursor,
     processed = processed + :rows,
+    batch_rows = :rows,
     lease_expires_at = clock_timestamp() + :lease,
     attempts = 0,
     error = NULL
 WHERE tenant_id = :tenant_id AND job_id = :job_id AND shard_no = :shard_no AND lease_token = :lease_token
 RETURNING processed;
+
+-- name: advance_and_sample_shard$
+-- The same, and it is kept when the shard was this far. Apart, as planning this takes 0.2 ms longer.
+WITH advanced AS (
+    UPDATE batch_job_shards
+    SET cursor = :cursor,
+        processed = processed + :rows,
+        batch_rows = :rows,
+        lease_expires_at = clock_timestamp() + :lease,
+        attempts = 0,
+        error = NULL
+    WHERE tenant_id = :tenant_id AND job_id = :job_id AND shard_no = :shard_no AND lease_token = :lease_token
+    RETURNING tenant_id, job_id, shard_no, processed
+), sampled AS (
+    INSERT INTO batch_job_samples (tenant_id, job_id, at, shard_no, processed)
+    SELECT tenant_id, job_id, clock_timestamp(), shard_no, processed FROM advanced
+)
+SELECT processed FROM advanced;
+
+-- name: list_job_samples
+-- In order of time: how far a shard was when.
+SELECT at, shard_no, processed FROM batch_job_samples
+WHERE tenant_id = :tenant_id AND job_id = :job_id
+ORDER BY at, shard_no;
+
+-- name: purge_job_samples!
+DELETE FROM batch_job_samples WHERE tenant_id = :tenant_id AND at < clock_timestamp() - :keep::interval;
 
 -- name: end_shard$
 -- Under the job's lock: this shard is done. Returns how many are left; NULL: the lease is lost.
@@ -153,6 +204,7 @@ WHERE tenant_id = :tenant_id AND job_id = :job_id AND NOT done;
 UPDATE batch_jobs
 SET state = :state,
     error = CASE WHEN :state = 'Failed' THEN :error END,
+    error_detail = CASE WHEN :state = 'Failed' THEN :error_detail::jsonb END,
     attempts = attempts + (:from_state = 'Failed' AND :state = 'Queued')::integer,
     started_at = CASE WHEN :state = 'Processing' THEN coalesce(started_at, clock_timestamp()) ELSE started_at END,
     completed_at = CASE WHEN :state IN ('Completed', 'Failed', 'Cancelled') THEN clock_timestamp() END

@@ -35,3 +35,11 @@ WHERE tenant_id = :tenant_id
   AND cycle_id < :before::uuid
 ORDER BY cycle_id DESC
 LIMIT :limit;
+
+-- name: list_job_names
+-- What people call who started a job, and the cycle that it works for.
+SELECT j.job_id, u.name AS created_by_name, c.cycle_code AS subject_code
+FROM batch_jobs AS j
+LEFT JOIN users AS u ON u.tenant_id = j.tenant_id AND u.user_id = j.created_by
+LEFT JOIN contribution_cycles AS c ON c.tenant_id = j.tenant_id AND c.cycle_id = j.subject_id
+WHERE j.tenant_id = :tenant_id AND j.job_id = any(:job_ids::uuid[]);

@@ -30,3 +30,9 @@ SELECT EXISTS (
     WHERE u.tenant_id = :tenant_id AND u.role = 'admin' AND u.is_active
       AND k.revoked_at IS NULL AND k.expires_at IS NULL
 );
+
+-- name: get_user_and_tenant^
+SELECT u.user_id, u.name, u.email, t.tenant_id, t.name AS tenant_name
+FROM users AS u
+JOIN tenants AS t ON t.tenant_id = u.tenant_id
+WHERE u.tenant_id = :tenant_id AND u.user_id = :user_id;

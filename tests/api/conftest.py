@@ -63,6 +63,12 @@ def start(client: httpx.AsyncClient, society: Society) -> Start:
 
 @pytest.fixture
 async def server_url(app: FastAPI) -> AsyncIterator[str]:
+    async with served(app) as url:
+        yield url
+
+
+@contextlib.asynccontextmanager
+async def served(app: FastAPI) -> AsyncIterator[str]:
     """The same app behind a real server of this loop: httpx's own transport does not stream."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_config=None))
     with contextlib.ExitStack() as stack:

@@ -1,5 +1,6 @@
 """What tests of the API ask of its answers and of what a request left behind."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -41,6 +42,38 @@ async def fingerprint(owner: asyncpg.Connection) -> dict[str, tuple[int, int]]:
         for t in tables
     )
     return {name: (rows, content) for name, rows, content in await owner.fetch(statement)}
+
+
+async def opened(client: httpx.AsyncClient, path: str) -> httpx.Response:
+    """The answer's head, or the whole refusal; then the client leaves. httpx would wait for a stream's end."""
+    app = client._transport.app  # type: ignore[attr-defined]
+    request = client.build_request("GET", path)
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "path": path,
+        "query_string": b"",
+        "headers": request.headers.raw,
+        "scheme": "http",
+        "server": ("api", 80),
+        "client": ("127.0.0.1", 1),
+    }
+    scope["headers"] = [(name.lower(), value) for name, value in request.headers.raw]
+    left, sent = asyncio.Event(), list[Any]()
+
+    async def receive() -> dict[str, str]:
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if message["type"] == "http.response.start" and message["status"] == 200:
+            left.set()
+
+    await app(scope, receive, send)
+    body = b"".join(message.get("body", b"") for message in sent)
+    return httpx.Response(sent[0]["status"], headers=sent[0]["headers"], content=body)
 
 
 def start_of(society: Any, **changes: Any) -> dict[str, Any]:

@@ -185,5 +185,10 @@ async def test_every_kind_of_answer_and_its_log_lines_carry_the_id(
     monkeypatch.setattr(sql, "list_agents", broken)
     defect = await client.get("/api/agents", headers=headers)
     assert (defect.status_code, defect.headers.get_list("x-request-id")) == (500, ["mine"])
-    assert logged == [("request_failed", "mine")]
+    assert {request_id for _, request_id in logged} == {"mine"}
+    assert [event for event, _ in logged if "request" in event][-3:] == [
+        "request_began",
+        "request_failed",
+        "request_ended",
+    ]
     assert get_contextvars() == {}, "nothing of a request stays behind"

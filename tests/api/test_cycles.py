@@ -1,6 +1,7 @@
 """Cycles over HTTP: start, read, page, and the one answer of an idempotency key."""
 
 import asyncio
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -11,6 +12,7 @@ from jobs.engine.engine import Engine
 from jobs.engine.runner import run_job
 from tests.api.conftest import Start
 from tests.api.expect import UNKNOWN, refused, start_of, unchanged
+from tests.cycles import tuned
 from tests.support import Society, assert_whole
 
 PATH = "/api/contribution-cycles"
@@ -19,6 +21,7 @@ FIELDS = {
     *("benefitAmount", "targetAmount", "collectedAmount", "startDate", "deadline", "createdAt", "createdBy"),
     *("jobId", "jobStatus", "jobProgress", "jobStartedAt", "jobCompletedAt", "jobError", "totalMembers"),
     *("pendingMembers", "paidMembers", "failedMembers", "updatedAt", "version"),
+    *("tierCode", "tierName", "createdByName", "jobRate", "estimatedTimeRemaining"),
 }
 
 
@@ -68,7 +71,8 @@ async def test_contributions_are_paged_and_found_by_member(client: httpx.AsyncCl
         after = page["next"] and f"&after={page['next']}"
     assert len(seen) == 100 and len({row["memberId"] for row in seen}) == 100
     assert set(seen[0]) == {
-        *("contributionId", "memberId", "memberNumber", "contributionAmount", "contributionStatus", "dueDate")
+        *("contributionId", "memberId", "memberNumber", "memberName", "contributionAmount", "contributionStatus"),
+        "dueDate",
     }
     one = await client.get(f"{where}/contributions/{seen[41]['memberId']}")
     assert one.json() == seen[41]
@@ -207,3 +211,76 @@ async def test_the_largest_amounts_fit(
     jobs = (await client.get("/api/jobs?kind=notify_agents_new_cycle")).json()["items"]
     await run_job(engine, society.tenant_id, UUID(jobs[0]["jobId"]))
     assert (await client.get(f"/api/jobs/{jobs[0]['jobId']}")).json()["state"] == "Completed"
+
+
+async def test_a_preview_says_what_a_start_would_come_to_and_changes_nothing(
+    client: httpx.AsyncClient, society: Society, owner: asyncpg.Connection
+) -> None:
+    async with unchanged(owner):
+        answer = await client.post(f"{PATH}/preview", json=start_of(society, durationDays=10, benefitAmount="7.50"))
+    assert answer.status_code == 200, answer.text
+    preview = answer.json()
+    started = (
+        await client.post(
+            PATH, json=start_of(society, durationDays=10, benefitAmount="7.50"), headers={"Idempotency-Key": "p"}
+        )
+    ).json()
+    for name in ("tierId", "deceasedMemberId", "contributionAmount", "benefitAmount", "targetAmount", "totalMembers"):
+        assert preview[name] == started[name], name
+    assert (preview["startDate"], preview["deadline"]) == (started["startDate"], started["deadline"])
+    assert (preview["deceasedName"], preview["strategy"]) == ("Member 0", "inline")
+    queued = await client.post(f"{PATH}/preview", json=start_of(society, strategy="queued"))
+    assert queued.json()["strategy"] == "queued"
+
+
+async def test_a_preview_is_refused_as_the_start_is(
+    client: httpx.AsyncClient, society: Society, owner: asyncpg.Connection
+) -> None:
+    alive = await owner.fetchval("SELECT member_id FROM members WHERE status = 'Active' LIMIT 1")
+    for changes in ({"tierId": UNKNOWN}, {"deceasedMemberId": UNKNOWN}, {"deceasedMemberId": str(alive)}, {"x": 1}):
+        body = start_of(society, **changes)
+        started = await client.post(PATH, json=body, headers={"Idempotency-Key": "refused"})
+        previewed = await client.post(f"{PATH}/preview", json=body)
+        assert previewed.status_code == started.status_code >= 400
+        assert previewed.json() == started.json()
+
+
+async def test_a_cycle_is_shown_with_names_and_the_time_left(
+    client: httpx.AsyncClient, start: Start, engine: Engine, society: Society
+) -> None:
+    cycle = (await start(strategy="queued")).json()
+    assert (cycle["tierCode"], cycle["tierName"], cycle["createdByName"]) == ("A", "Tier A", "Administrator")
+    assert (cycle["jobRate"], cycle["estimatedTimeRemaining"]) == (0, None)
+    steps = tuned(engine, batch_rows=10, slice_seconds=0)
+    await run_job(steps, society.tenant_id, UUID(cycle["jobId"]))
+    path = f"{PATH}/{cycle['cycleId']}"
+    for found in ((await client.get(path)).json(), (await client.get(PATH)).json()["items"][0]):
+        assert found["jobProgress"] == 10
+        assert found["jobRate"] > 0 and found["estimatedTimeRemaining"] >= 1
+    await run_job(engine, society.tenant_id, UUID(cycle["jobId"]))
+    done = (await client.get(path)).json()
+    assert (done["jobRate"], done["estimatedTimeRemaining"]) == (0, 0)
+
+
+async def test_contributions_are_found_by_what_the_member_number_begins_with(
+    client: httpx.AsyncClient, start: Start
+) -> None:
+    path = f"{PATH}/{(await start()).json()['cycleId']}/contributions"
+
+    async def numbers(search: str, **query: Any) -> list[str]:
+        answer = await client.get(path, params={"search": search, **query})
+        assert answer.status_code == 200, answer.text
+        return [row["memberNumber"] for row in answer.json()["items"]]
+
+    assert sorted(await numbers("old-1"), key=lambda number: int(number[4:])) == [
+        f"OLD-{number}" for number in (1, *range(10, 20), 100)
+    ]
+    (row,) = (await client.get(path, params={"search": "OLD-42"})).json()["items"]
+    assert (row["memberNumber"], row["memberName"]) == ("OLD-42", "Member 42")
+    for nothing in ("%", "_LD", "LD-4", "OLD-0", "'; DROP TABLE members; --", "\\", "ओ"):
+        assert await numbers(nothing) == [], nothing
+    first = (await client.get(path, params={"search": "OLD-1", "limit": 5})).json()
+    rest = (await client.get(path, params={"search": "OLD-1", "after": first["next"]})).json()
+    assert (len(first["items"]), len(rest["items"]), rest["next"]) == (5, 7, None)
+    for bad in ("", "x" * 101, "a\0"):
+        refused(await client.get(path, params={"search": bad}), 422, "INVALID_INPUT")

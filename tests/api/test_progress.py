@@ -14,9 +14,11 @@ import pytest
 from fastapi import FastAPI
 
 from api.app import create_app
-from api.progress import SHORTEST_GAP_SECONDS, read_progress
+from api.progress import SHORTEST_GAP_SECONDS, ProgressTopic
 from core.settings import Settings
 from db.queries import sql
+from domain.api_keys import Caller
+from domain.roles import Permission
 from jobs.engine.engine import Engine
 from jobs.engine.model import Job
 from jobs.engine.progress import ShardProgress
@@ -198,15 +200,19 @@ async def test_a_stream_has_at_most_ten_events_a_second(
     """Every change is told at once, many times faster than that; the watcher is given some of them."""
     cycle = (await start(strategy="queued")).json()
     cycle_id = UUID(cycle["cycleId"])
-    first = await read_progress(engine, society.tenant_id, cycle_id)
-    feed = app.state.progress_feed
+    feeds, gate = app.state.feeds, app.state.gate
+    topic = ProgressTopic(engine, society.tenant_id, cycle_id)
+    caller = Caller(society.tenant_id, society.user_id, "admin", UUID(int=0))
     times: list[float] = []
     seen: list[int] = []
 
     async def watch() -> None:
-        async for event in feed.watch(society.tenant_id, cycle_id, first):
-            times.append(asyncio.get_running_loop().time())
-            seen.append(event.progress.processed)
+        async with feeds.watch(topic) as watcher:
+            async for news in gate.news(watcher, caller, Permission.VIEW, topic.gap):
+                times.append(asyncio.get_running_loop().time())
+                seen.append(news.progress.progress.processed)
+                if news.progress.status != "Initializing":
+                    return
 
     watching = asyncio.create_task(watch())
     row = {"tenant_id": society.tenant_id, "job_id": UUID(cycle["jobId"])}
@@ -228,9 +234,9 @@ async def test_who_leaves_is_forgotten(app: FastAPI, server_url: str, start: Sta
     watcher = Watcher(server_url, society.api_key, cycle)
     watching = asyncio.create_task(watcher.watch())
     await eventually(watcher.saw)
-    feed = app.state.progress_feed
-    await eventually(lambda: asyncio.sleep(0, len(feed._readers)), lambda n: n == 1)
+    feeds = app.state.feeds
+    await eventually(lambda: asyncio.sleep(0, len(feeds._readers)), lambda n: n == 1)
     watching.cancel()
     await asyncio.wait([watching])
-    await eventually(lambda: asyncio.sleep(0, len(feed._readers)), lambda n: n == 0)
-    assert not feed._watchers and not feed._changed
+    await eventually(lambda: asyncio.sleep(0, len(feeds._readers)), lambda n: n == 0)
+    assert not feeds._hints

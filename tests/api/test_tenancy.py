@@ -42,12 +42,12 @@ async def test_anothers_ids_are_not_found_whatever_is_asked(
 ) -> None:
     async with unchanged(owner):
         for cycle in (ours["cycle"], ours["queued"]):
-            for tail in ("", "/creation-progress", "/creation-progress/stream", "/contributions"):
+            for tail in ("", "/creation-progress", "/creation-progress/stream", "/contributions", "/events"):
                 refused(await stranger.get(f"{CYCLES}/{cycle}{tail}"), 404, "CYCLE_NOT_FOUND")
             one = await stranger.get(f"{CYCLES}/{cycle}/contributions/{ours['member']}")
             refused(one, 404, "CYCLE_NOT_FOUND")
         for job in (ours["job"], ours["import"]):
-            for tail in ("", "/log"):
+            for tail in ("", "/log", "/rates", "/stream"):
                 refused(await stranger.get(f"/api/jobs/{job}{tail}"), 404, "JOB_NOT_FOUND")
             for verb in ("pause", "resume", "cancel", "retry"):
                 refused(await stranger.post(f"/api/jobs/{job}/{verb}"), 404, "JOB_NOT_FOUND")
@@ -168,6 +168,8 @@ async def test_the_app_cannot_write_for_another_tenant(
             for statement in (
                 "INSERT INTO agents (tenant_id, code, name) VALUES ($1, 'X', 'X')",
                 "INSERT INTO counters (tenant_id, name) VALUES ($1, 'X')",
+                "INSERT INTO contributions (tenant_id, cycle_id, member_id, contribution_amount, due_date)"
+                " VALUES ($1, uuidv7(), uuidv7(), 1, '2030-01-01')",
             ):
                 with pytest.raises(asyncpg.InsufficientPrivilegeError):
                     async with app.transaction():

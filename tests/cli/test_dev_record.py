@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.dev_record import DevError, DevRecord, Pids, lock, stop_leftovers
+from cli.dev_record import DevError, DevRecord, Pids, lock, session_secret, stop_leftovers
 
 URL = "postgresql://guthi_app@/guthi?host=/run/x"
 
@@ -61,3 +61,9 @@ def test_leftovers_are_stopped_and_strangers_are_not(tmp_path: Path) -> None:
         for process in everyone:
             process.kill()
             process.communicate()
+
+
+def test_the_secret_of_the_sessions_is_kept_and_private(tmp_path: Path) -> None:
+    secret = session_secret(tmp_path)
+    assert len(secret) == 64 and session_secret(tmp_path) == secret
+    assert (tmp_path / "session_secret").stat().st_mode & 0o777 == 0o600

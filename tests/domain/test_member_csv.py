@@ -96,6 +96,14 @@ def test_the_file_stays_open_for_whoever_brought_it() -> None:
     assert not file.closed
 
 
+def test_who_stops_in_the_middle_may_close_the_file_first() -> None:
+    file = io.BytesIO(HEADER + b"Ram,A\n" * 2 * CHUNK_LINES)
+    chunks = read_chunks(file)
+    next(chunks)
+    file.close()
+    chunks.close()
+
+
 class _Endless(io.RawIOBase):
     """A header, then the same line for ever."""
 

@@ -15,12 +15,13 @@ from jobs.engine.bell import RING_FUNCTION
 from jobs.engine.engine import Engine
 from worker.bell_worker import BellWorker
 from worker.main import READ_LIMIT, SLICE_MARGIN_SECONDS, worker_settings
+from worker.presence import Presence
 
 
 @pytest.fixture
 async def worker(engine: Engine) -> AsyncIterator[BellWorker]:
     """In this process, without signals; a test runs its polls by hand."""
-    worker = BellWorker(**worker_settings(engine, engine.bell._redis), handle_signals=False)
+    worker = BellWorker(**worker_settings(engine, engine.bell._redis, Presence(engine)), handle_signals=False)
     yield worker
     for task in worker.tasks.values():
         task.cancel()
@@ -62,7 +63,7 @@ def test_a_slice_fits_into_the_timeout(worker: BellWorker, settings: Settings) -
 
 async def test_a_setting_that_arq_does_not_know_is_refused(engine: Engine) -> None:
     with pytest.raises(TypeError):
-        BellWorker(**worker_settings(engine, engine.bell._redis), keep_results=0)
+        BellWorker(**worker_settings(engine, engine.bell._redis, Presence(engine)), keep_results=0)
 
 
 async def test_no_result_is_kept_and_nothing_else_either(engine: Engine, worker: BellWorker) -> None:

@@ -1,7 +1,6 @@
 """The bell wakes an idle worker; a fault of Redis neither ends the main loop nor eats its slots."""
 
 import asyncio
-import contextlib
 import signal
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,10 +11,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 import worker.bell_worker
 import worker.main
+from core.tasks import end_task
 from jobs.engine.engine import Engine
 from tests.support import eventually
 from worker.bell_worker import BellWorker
 from worker.main import worker_settings
+from worker.presence import Presence
 
 
 @pytest.fixture
@@ -33,15 +34,14 @@ async def ran(monkeypatch: pytest.MonkeyPatch) -> list[UUID]:
 @pytest.fixture
 async def running(engine: Engine) -> AsyncIterator[BellWorker]:
     """A worker's main loop in this process."""
-    running = BellWorker(**worker_settings(engine, engine.bell._redis), handle_signals=False)
+    running = BellWorker(**worker_settings(engine, engine.bell._redis, Presence(engine)), handle_signals=False)
     loop = asyncio.create_task(running.async_run())
     yield running
     assert not loop.done(), "the main loop ended"
-    running.main_task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await loop
+    await end_task(running.main_task)
+    await asyncio.wait([loop])
     await asyncio.gather(*running.tasks.values(), return_exceptions=True)
-    running._listener.cancel()
+    await end_task(running._listener)
 
 
 class Faulty:
@@ -200,7 +200,7 @@ async def test_the_main_loop_outlives_redis_faults_of_every_sort(
 @pytest.mark.parametrize("ticks", range(8))
 async def test_the_cancel_that_ends_the_main_loop_is_not_lost_in_a_wake(engine: Engine, ticks: int) -> None:
     """arq cancels once, after a signal: were that swallowed just as the bell rings, the worker would never end."""
-    stopping = BellWorker(**worker_settings(engine, engine.bell._redis), handle_signals=False)
+    stopping = BellWorker(**worker_settings(engine, engine.bell._redis, Presence(engine)), handle_signals=False)
     loop = asyncio.create_task(stopping.async_run())
 
     async def listens() -> bool:
@@ -214,5 +214,5 @@ async def test_the_cancel_that_ends_the_main_loop_is_not_lost_in_a_wake(engine: 
     stopping._wake.set()
     await asyncio.wait([loop], timeout=20)
     assert loop.done()
-    stopping._listener.cancel()
+    await end_task(stopping._listener)
     await asyncio.gather(*stopping.tasks.values(), return_exceptions=True)

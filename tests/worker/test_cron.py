@@ -12,11 +12,12 @@ from jobs.engine.engine import Engine
 from jobs.maintenance import MAINTENANCE, run_maintenance
 from tests.cycles import tuned
 from worker.cron import LONGEST_RUN_SECONDS, cron_jobs
+from worker.presence import Presence
 
 
 def runs_of(engine: Engine, name: str, start: datetime, times: int) -> list[datetime]:
     """When that entry of the table runs after `start`."""
-    (job,) = [job for job in cron_jobs(engine) if job.name == f"cron:{name}"]
+    (job,) = [job for job in cron_jobs(engine, Presence(engine)) if job.name == f"cron:{name}"]
     at, runs = start, []
     for _ in range(times):
         job.calculate_next(at)
@@ -29,9 +30,9 @@ NOON = datetime(2026, 3, 31, 12, 0, 30, tzinfo=UTC)
 
 
 def test_the_table_holds_every_maintenance_job_once(engine: Engine) -> None:
-    assert [job.name for job in cron_jobs(engine)] == [f"cron:{name}" for name in MAINTENANCE]
-    assert all(job.unique and not job.run_at_startup for job in cron_jobs(engine))
-    assert all(job.timeout_s == LONGEST_RUN_SECONDS for job in cron_jobs(engine))
+    assert [job.name for job in cron_jobs(engine, Presence(engine))] == [f"cron:{name}" for name in MAINTENANCE]
+    assert all(job.unique and not job.run_at_startup for job in cron_jobs(engine, Presence(engine)))
+    assert all(job.timeout_s == LONGEST_RUN_SECONDS for job in cron_jobs(engine, Presence(engine)))
 
 
 @pytest.mark.parametrize("every", [1, 2, 5, 30])

@@ -293,6 +293,19 @@ async def test_a_defect_at_any_point_fails_at_once_and_a_retry_goes_on(
     await assert_whole(owner, society, cycle_id)
 
 
+async def test_a_job_of_one_batch_is_made_whole_or_not_at_all(engine: Engine, owner: asyncpg.Connection) -> None:
+    """Plan, batch and end share one transaction: whatever breaks it off, not even the plan stays."""
+    society, cycle_id, job_id = await ready(engine, owner, 300)
+    for point in ("in_batch", "before_advance", "before_complete", "before_commit"):
+        runner = tuned(engine, backoff_seconds=0.0, max_attempts=9, faults=f"{point}=disconnect")
+        await run_job(runner, society.tenant_id, job_id)
+        assert await count_rows(owner, cycle_id) == 0
+        job = await job_of(owner, cycle_id)
+        assert (job["state"], job["total"]) == ("Processing", None)
+    await run_job(engine, society.tenant_id, job_id)
+    await assert_whole(owner, society, cycle_id)
+
+
 async def test_inline_is_all_or_nothing(engine: Engine, owner: asyncpg.Connection) -> None:
     society = await make_society(owner, members=300)
     for point in ("in_batch", "before_advance", "before_complete"):

@@ -84,6 +84,7 @@ async def test_the_query_itself_moves_only_what_is_in_the_state_it_names(
             from_state="Queued",
             state="Processing",
             error=None,
+            error_detail=None,
         )
     assert moved is None
     assert (await job_of(owner, job["subject_id"]))["version"] == job["version"]
@@ -140,7 +141,9 @@ class PauseAfter(Faults):
         job = {"tenant_id": self._tenant_id, "job_id": self._job_id}
         async with database.transaction(self._tenant_id) as tx:
             await sql.lock_job(tx.connection, **job)
-            await sql.set_job_state(tx.connection, **job, from_state="Processing", state="Paused", error=None)
+            await sql.set_job_state(
+                tx.connection, **job, from_state="Processing", state="Paused", error=None, error_detail=None
+            )
             await sql.revoke_leases(tx.connection, **job)
         await database.close()
 
