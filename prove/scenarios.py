@@ -95,15 +95,13 @@ class Run:
         """A worker and the sweeper work until `goal`; `by_the_slice`: no further than the slice that reaches it."""
         swept_at = monotonic()
         while not await goal():
-            worker = self.node.work(most=1 if by_the_slice else None)
+            worker = self.node.work(by_the_slice=by_the_slice)
             if self.watch.frozen.is_set():
                 await self._take_over()
                 continue
             if monotonic() > swept_at + SWEEP_SECONDS:
                 await self.sweep()
                 swept_at = monotonic()
-                if by_the_slice:  # a ring that a dead worker holds would keep this one waiting
-                    await self.node.rest()
             if by_the_slice and not worker.done():
                 await asyncio.wait([worker], timeout=0.02)
             await self._pause(what, 0.01)
