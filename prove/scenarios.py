@@ -22,7 +22,7 @@ from prove.injection import Watch
 from prove.node import Node
 from prove.world import Place, broken, found, members_who_owe, wrong_contributions, wrong_notifications
 
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 """By then everything has recovered, or never will."""
 STALL = 0.6
 """Of a lease."""
@@ -319,7 +319,8 @@ async def given_up(run: Run) -> None:
     await run.owner.execute(
         "UPDATE batch_job_shards SET lease_token = uuidv7(), lease_expires_at = now(), attempts = $1"
         " WHERE lease_token IS NULL AND processed = 0 AND NOT done AND EXISTS ("
-        "SELECT FROM batch_jobs AS j WHERE j.job_id = batch_job_shards.job_id AND j.version = 1)",
+        "SELECT FROM batch_jobs AS j WHERE j.job_id = batch_job_shards.job_id AND j.version = 1"
+        " AND j.kind = 'create_contributions')",
         run.place.settings.max_attempts - 1,
     )
 
