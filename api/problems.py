@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from core.errors import GuthiError, InvalidInputError, MalformedRequestError, PathNotFoundError, RateLimitedError
 from core.telemetry import emit
@@ -66,6 +67,7 @@ def install_problem_handlers(app: FastAPI, routes: Sequence[APIRoute]) -> None:
     app.add_exception_handler(HTTPException, _on_http_exception)
     for kind in (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError):
         app.add_exception_handler(kind, _on_known_error)
+    app.add_exception_handler(ClientDisconnect, _on_client_gone)
     app.add_exception_handler(Exception, _on_defect)
 
 
@@ -110,6 +112,11 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     code = InvalidInputError.code if error.status_code < 500 else GuthiError.code
     detail = _UNREADABLE if error.status_code == 400 else str(error.detail)
     return problem_response(error.status_code, code, detail, headers=dict(error.headers or {}))
+
+
+async def _on_client_gone(_: Request, __: Exception) -> Response:
+    """In the middle of its body: nobody hears this answer, and it is no defect of ours."""
+    return problem_response(MalformedRequestError.status, MalformedRequestError.code, "the body ended before its end")
 
 
 async def _on_defect(request: Request, error: Exception) -> Response:

@@ -9,6 +9,7 @@ A history that fails is shrunk and printed as the calls that make it: keep those
 
 import asyncio
 import contextlib
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -600,6 +601,7 @@ def histories(
                     phases=phases,
                     suppress_health_check=list(HealthCheck),
                     print_blob=False,
+                    report_multiple_bugs=False,
                 ),
             )
         finally:
@@ -613,5 +615,5 @@ async def prove(options: Options) -> Outcome:
     try:
         await asyncio.to_thread(histories, examples=examples, steps=steps, seed=options.seed)
     except Exception as error:
-        failures.append("\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())]))
+        failures.append("".join(traceback.format_exception_only(error)).strip())
     return Outcome(f"{examples:,} histories of up to {steps} steps", failures)

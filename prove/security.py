@@ -24,7 +24,7 @@ from tests.api.expect import fingerprint
 from tests.support import Society
 
 MEMBERS = 20
-WORDS_IN_EACH_PLACE = 4
+WORDS_IN_EACH_PLACE = 2
 CYCLES = "/api/contribution-cycles"
 
 

@@ -51,15 +51,18 @@ class Result:
 async def soak(seconds: float, seed: int, stop: asyncio.Event | None = None) -> Result:
     """Break things for so long, or until `stop` is set; then let it settle and look."""
     record = Record()
-    async with Stage.open() as stage:
+    async with Stage.open() as stage, contextlib.AsyncExitStack() as stack:
         officers = await _officers(stage, record, seed)
+        for officer in officers:
+            stack.push_async_callback(officer.close)
         chaos = Chaos(stage, record, f"{seed} faults")
         began = time.monotonic()
         try:
             await _break_and_settle(stage, officers, chaos, stop or asyncio.Event(), seconds)
         except* NoAnswerError:
-            record.closing.set()
-        await _reckon(stage, officers, record)
+            record.find("nothing more was held against the rows: too much was under way")
+        else:
+            await _reckon(stage, officers, record)
         stage.keep = bool(record.findings)
         if stage.keep:
             record.findings.append(f"data and logs are kept in {stage.directory}")
@@ -131,12 +134,9 @@ async def _settle(stage: Stage, officers: Sequence[Officer], record: Record) -> 
 
 
 async def _reckon(stage: Stage, officers: Sequence[Officer], record: Record) -> None:
-    with contextlib.suppress(NoAnswerError):
-        for officer in officers:
-            while await officer.follow_feed():
-                pass
     for officer in officers:
-        await officer.close()
+        while await officer.follow_feed():
+            pass
     redis = connect_redis(stage.settings)
     owner: asyncpg.Connection = await stage.owner().get()
     try:
@@ -193,7 +193,7 @@ def report(result: Result) -> str:
         rows.append([kind, sum(fault.kind == kind for fault in result.chaos.faults), *figures])
     worst = max(faults, key=Fault.seconds_to_recover, default=None)
     lines = [
-        f"{result.seconds / 60:.1f} minutes, {len(SOCIETIES)} societies of {MEMBERS:,} members",
+        f"{result.seconds / 60:.1f} minutes with the settling, {len(SOCIETIES)} societies of {MEMBERS:,} members",
         "",
         table(["fault", "times", "longest until the next batch, s", "of it the fault itself, s"], rows),
         "",

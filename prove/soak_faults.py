@@ -212,7 +212,7 @@ class Chaos:
     @contextlib.asynccontextmanager
     async def _sessions_ended(self) -> AsyncIterator[None]:
         async with self._locks["postgres"]:
-            await self._stage.superuser(f"SELECT pg_terminate_backend(pid) {_APP}")
+            await self._stage.superuser(f"SELECT count(pg_terminate_backend(pid)) {_APP}")
             yield
 
     @contextlib.asynccontextmanager

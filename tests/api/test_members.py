@@ -7,6 +7,7 @@ from uuid import UUID
 import asyncpg
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from jobs.engine.engine import Engine
 from jobs.engine.runner import run_job
@@ -164,3 +165,27 @@ async def test_a_file_without_rows_is_fine(
     job = (await client.get(answer.headers["location"])).json()
     assert (job["state"], job["total"], job["percentage"]) == ("Completed", 0, 100)
     assert await broken_invariants(owner) == []
+
+
+async def test_a_client_that_goes_in_the_middle_of_its_file_is_no_defect(
+    app: FastAPI, society: Society, owner: asyncpg.Connection
+) -> None:
+    said: list[Any] = []
+
+    async def receive() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    headers = {"authorization": f"Bearer {society.api_key}", "idempotency-key": "gone", "content-type": "text/csv"}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/api/members/import",
+        "query_string": b"",
+        "http_version": "1.1",
+    }
+    async with unchanged(owner):
+        await app({**scope, "headers": [(n.encode(), v.encode()) for n, v in headers.items()]}, receive, send)
+    assert said[0]["status"] == 400
