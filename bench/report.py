@@ -1,19 +1,40 @@
-"""A figure: what was to be reached, what was seen, and the numbers behind it. Printed as Markdown."""
+"""What a measurement hands back: tables, figures with goals, and the numbers that the charts are drawn from."""
 
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table. `reached` None: a number that is told and has no goal."""
+    """One thing that has a goal: what was to be reached, what was seen, and the numbers behind it."""
 
     what: str
     goal: str
     seen: str
-    reached: bool | None
+    reached: bool
     behind: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one name measured. `data` is JSON, for the charts."""
+
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 def at_most(what: str, value: float, goal: float, unit: str, behind: str = "") -> Figure:
@@ -24,18 +45,31 @@ def at_least(what: str, value: float, goal: float, unit: str, behind: str = "") 
     return Figure(what, f"≥ {goal:g}{unit}", f"{value:.3g}{unit}", value >= goal, behind)
 
 
-def told(what: str, seen: str, behind: str = "") -> Figure:
-    return Figure(what, "", seen, None, behind)
-
-
 def spread(values: Sequence[float], unit: str, scale: float = 1) -> str:
     """The median with all that it comes from: the range and how many."""
     low, middle, high = (scale * f(values) for f in (min, statistics.median, max))
     return f"median {middle:.3g} {unit} ({low:.3g}-{high:.3g}, {len(values)} tries)"
 
 
-def markdown(figures: Iterable[Figure]) -> str:
-    verdict = {True: "yes", False: "**no**", None: ""}
-    lines = ["| figure | goal | seen | reached | behind it |", "|---|---|---|---|---|"]
-    lines += [f"| {f.what} | {f.goal} | {f.seen} | {verdict[f.reached]} | {f.behind} |" for f in figures]
-    return "\n".join(lines) + "\n"
+def in_seconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+
+
+def markdown(parts: Mapping[str, Mapping[str, Any]]) -> str:
+    """All parts as they lie in `results.json`: the figures with goals first, then each part's tables."""
+    figures = [figure for part in parts.values() for figure in part["figures"]]
+    lines = ["# What was measured", ""]
+    if figures:
+        rows = [[f["what"], f["goal"], f["seen"], "yes" if f["reached"] else "**no**", f["behind"]] for f in figures]
+        lines += ["## Goals", "", *_grid(["figure", "goal", "seen", "reached", "behind it"], rows)]
+    for name, part in parts.items():
+        lines += [f"## {name}", "", f"{part['machine']}", ""]
+        for table in part["tables"]:
+            lines += [f"### {table['title']}", "", *_grid(table["columns"], table["rows"])]
+            lines += [table["note"], ""] if table["note"] else []
+    return "\n".join(lines)
+
+
+def _grid(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return [f"| {' | '.join(line)} |" for line in lines] + [""]

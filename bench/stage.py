@@ -17,6 +17,7 @@ from typing import Any, Self
 from uuid import UUID, uuid4
 
 import asyncpg
+import psutil
 import redis.asyncio
 
 from core.settings import Settings
@@ -31,18 +32,20 @@ WORK = "contributions, notifications, contribution_cycles, batch_jobs, batch_job
 class Process:
     """A process of our own with default settings; its output is in `log`."""
 
-    def __init__(self, log: Path, environment: dict[str, str], *command: str) -> None:
+    def __init__(self, log: Path, environment: dict[str, str], *command: str, stdin: int = subprocess.DEVNULL) -> None:
         self.log = log
         # Only what is given: neither the caller's GUTHI_* variables nor an .env decide what is measured.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("GUTHI_")}
         with log.open("w") as output:
             self._process = subprocess.Popen(
-                [sys.executable, *command],
+                command,
                 cwd=log.parent,
                 env={**inherited, **environment},
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=output,
                 stderr=output,
+                start_new_session=True,
+                text=True,
             )
         self.pid = self._process.pid
 
@@ -55,6 +58,23 @@ class Process:
 
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
+
+    def write(self, text: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(text)
+        self._process.stdin.flush()
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def wait(self, seconds: float) -> int:
+        return self._process.wait(seconds)
+
+    def kill_group(self) -> None:
+        """SIGKILL, for it and for what it started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The lines of its log that tell of this event."""
@@ -115,8 +135,11 @@ class Stage:
             "GUTHI_REDIS_URL": self.settings.redis_url,
             "PYTHONPATH": str(Path(__file__).parents[1]),
         }
+        return self.start_program(sys.executable, *command, environment={**known, **environment})
+
+    def start_program(self, *command: str, environment: dict[str, str], stdin: int = subprocess.DEVNULL) -> Process:
         self._started += 1
-        process = Process(self._dir / f"{self._started}.log", {**known, **environment}, *command)
+        process = Process(self._dir / f"{self._started}.log", environment, *command, stdin=stdin)
         self._processes.append(process)
         return process
 
@@ -138,17 +161,30 @@ class Stage:
         await self.owner.execute("VACUUM ANALYZE members, tier_memberships")
         return society
 
-    async def clear(self) -> None:
-        """Forget every cycle, once all work is done: what follows finds empty tables and nothing unwritten."""
+    async def settled(self) -> None:
+        """Once no job is left that could run."""
         while await self.owner.fetchval("SELECT count(*) FROM batch_jobs WHERE state IN ('Queued', 'Processing')"):
             await asyncio.sleep(0.05)
-        await self.owner.execute(f"TRUNCATE {WORK}, idempotency_keys, counters")
+
+    async def clear(self) -> None:
+        """Forget every cycle, once all work is done: what follows finds empty tables and nothing unwritten."""
+        await self.settled()
+        tables = await self.owner.fetchval(
+            "SELECT string_agg(relname, ', ') FROM pg_class WHERE relname ~ '^bench_' AND relkind = 'r'"
+        )
+        await self.owner.execute(f"TRUNCATE {WORK}, idempotency_keys, counters{', ' + tables if tables else ''}")
         await self.superuser.execute("CHECKPOINT")
 
     async def _answers(self) -> bool:
         with suppress(OSError):
             return Client(self.port, "").call("GET", "/readyz")[0] == 200
         return False
+
+
+def children_of(pid: int) -> list[int]:
+    with suppress(psutil.NoSuchProcess):
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    return []
 
 
 class Client:
