@@ -24,6 +24,7 @@ from api import (
 from api.feeds import Feeds
 from api.limits import BodyLimit
 from api.pages import install_pages
+from api.pages.headers import PageHeaders
 from api.problems import PROBLEM_RESPONSES, Problem, install_problem_handlers
 from api.rate_limits import RateLimitHeaders, RateLimits
 from api.requests import RequestIds
@@ -102,7 +103,7 @@ def create_app(settings: Settings) -> FastAPI:
 def _wrap_all(app: FastAPI) -> None:
     """Around the answer to a defect, too, which Starlette gives outside of every middleware."""
     build = app.build_middleware_stack
-    app.build_middleware_stack = lambda: RequestIds(build())  # type: ignore[method-assign]
+    app.build_middleware_stack = lambda: RequestIds(PageHeaders(build()))  # type: ignore[method-assign]
 
 
 def _document_problems(app: FastAPI) -> None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import httpx
 import orjson
@@ -20,7 +20,10 @@ AWAY = (httpx.NetworkError, httpx.TimeoutException, httpx.RemoteProtocolError)
 
 
 class ApiError(GuthiError):
-    """The API refused: its `detail` and `code` (RFC 9457). `status` is the HTTP status."""
+    """The API refused: its `detail` and `code` (RFC 9457). `status` is the HTTP status.
+
+    `is_passing` says that it is none of the request's doing: asking again after `pause` seconds helps.
+    """
 
     def __init__(self, response: httpx.Response) -> None:
         problem = _problem(response)
@@ -28,6 +31,8 @@ class ApiError(GuthiError):
         self.code = problem.get("code", "UNKNOWN_ERROR")  # type: ignore[misc]
         super().__init__(f"{problem.get('detail') or response.reason_phrase} ({self.code})")
         self.context = problem.get("context") or {}
+        self.is_passing = self.status == 429 or self.status >= 500
+        self.pause = _retry_after(response)
 
 
 class NotTheApiError(GuthiError):
@@ -35,6 +40,14 @@ class NotTheApiError(GuthiError):
 
     def __init__(self, response: httpx.Response) -> None:
         super().__init__(f"what answers at {response.url} is not the API of Guthi: check GUTHI_API_URL")
+
+
+class ServerEvent(NamedTuple):
+    """One server-sent event: its name, its data out of JSON, and what to send back to go on after it."""
+
+    name: str
+    data: Any
+    position: str
 
 
 def open_api() -> "ApiClient":
@@ -97,16 +110,18 @@ class ApiClient:
         headers = {"Content-Type": "text/csv", **_idempotent(idempotency_key)}
         return self._call("POST", path, content=content, headers=headers, params=query, timeout=None)
 
-    def events(self, path: str) -> Iterator[Any]:
-        """The data of each server-sent event, until the server ends the stream. It does not ask again."""
+    def events(self, path: str, after: int | None = None, **query: Any) -> Iterator[ServerEvent]:
+        """Each server-sent event after the position `after`, until the server ends the stream.
+
+        It does not ask again: `cli.following` does. Raises `ValueError` for what is no JSON.
+        """
+        headers = {"Accept": "text/event-stream", **({} if after is None else {"Last-Event-ID": str(after)})}
         timeout = httpx.Timeout(STREAM_SILENCE_SECONDS)
-        with self.http.stream("GET", path, headers={"Accept": "text/event-stream"}, timeout=timeout) as response:
+        with self.http.stream("GET", path, headers=headers, params=query, timeout=timeout) as response:
             if not response.is_success:
                 response.read()
                 raise ApiError(response)
-            for line in response.iter_lines():
-                if line.startswith("data:"):  # ours are one line of JSON each; the rest are pings and names
-                    yield orjson.loads(line.removeprefix("data:"))
+            yield from _server_events(response.iter_bytes())
 
     def _call(self, method: str, path: str, *, content: Any = None, **request: Any) -> Any:
         repeatable = method == "GET" or "Idempotency-Key" in request.get("headers", {})
@@ -124,7 +139,7 @@ class ApiClient:
                 if not response.is_error:
                     return _read(response)
                 refusal = ApiError(response)
-                pause = _retry_after(response)
+                pause = refusal.pause
                 if not _is_passing(refusal, repeatable) or time.monotonic() + pause > give_up_at:
                     raise refusal
             time.sleep(pause)
@@ -148,6 +163,23 @@ def _read(response: httpx.Response) -> Any:
         return response.json()
     except ValueError:
         raise NotTheApiError(response) from None
+
+
+def _server_events(chunks: Iterable[bytes]) -> Iterator[ServerEvent]:
+    """Only LF and CR LF end a line here: text may hold other characters that Python takes for ends of lines."""
+    rest = b""
+    fields: dict[bytes, bytes] = {}
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            name, colon, value = line.removesuffix(b"\r").partition(b":")
+            if name:
+                fields[name] = value.removeprefix(b" ")
+            elif not colon:  # an empty line ends an event; one that begins with a colon is a ping
+                if b"data" in fields:  # ours are one line of JSON each
+                    told = fields.get(b"event", b"message").decode(), orjson.loads(fields[b"data"])
+                    yield ServerEvent(*told, fields.get(b"id", b"").decode())
+                fields = {}
 
 
 def _is_passing(refusal: ApiError, repeatable: bool) -> bool:

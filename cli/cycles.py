@@ -1,32 +1,36 @@
 """`guthi cycles`: start contribution cycles, read them, watch one being created."""
 
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Annotated, Any
 from uuid import UUID, uuid4
 
-import httpx
 import typer
 
-from cli.client import ApiClient, ApiError, open_api
-from cli.output import JsonOption, plain, print_fields, print_json, print_table
-from cli.progress import Reading, display
+from cli.client import ApiClient, open_api
+from cli.completion import cycle_codes, cycle_statuses, tier_codes
+from cli.following import end_with_reader, follow, tell
+from cli.output import JsonOption, plain, print_fields, print_json, print_json_line, print_table
+from cli.progress import Reading, display, display_all
+from cli.running import RunningJobs
 from core.errors import InvalidInputError
-from jobs.create_contributions import Strategy
+from jobs.create_contributions import CreateContributions, Strategy
 
 PATH = "/api/contribution-cycles"
 GOOD = ("Active", "Completed")
-# Between two looks at a cycle whose stream cannot be had.
-POLL_SECONDS = 0.5
+CYCLE_OF_JOB = {"Completed": "Active", "Failed": "Failed", "Cancelled": "Cancelled"}
+"""What a cycle has become when its job has ended."""
 
 app = typer.Typer(help="Contribution cycles.", no_args_is_help=True)
-CycleArgument = Annotated[str, typer.Argument(metavar="ID_OR_CODE", help="The cycle's id, or its code.")]
+_CYCLE = typer.Argument(metavar="ID_OR_CODE", help="The cycle's id, or its code.", autocompletion=cycle_codes)
+CycleArgument = Annotated[str, _CYCLE]
+OptionalCycleArgument = Annotated[str | None, _CYCLE]
 
 
 @app.command()
 def start(
-    tier: Annotated[str, typer.Option(metavar="CODE_OR_ID", help="The tier whose members owe.")],
+    tier: Annotated[
+        str, typer.Option(metavar="CODE_OR_ID", help="The tier whose members owe.", autocompletion=tier_codes)
+    ],
     deceased: Annotated[str, typer.Option(metavar="NUMBER_OR_ID", help="The member who has died.")],
     amount: Annotated[str | None, typer.Option(help="What each member owes, if not what the tier says.")] = None,
     benefit: Annotated[str | None, typer.Option(help="What is paid out, if not what the tier says.")] = None,
@@ -64,7 +68,10 @@ def start(
 
 @app.command("list")
 def list_cycles(
-    status: Annotated[str | None, typer.Option(help="Only those that are Initializing, Active, Failed, ...")] = None,
+    status: Annotated[
+        str | None,
+        typer.Option(help="Only those that are Initializing, Active, Failed, ...", autocompletion=cycle_statuses),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """All cycles, newest first."""
@@ -88,13 +95,25 @@ def show(cycle: CycleArgument, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def watch(cycle: CycleArgument, as_json: JsonOption = False) -> None:
-    """Stay with a cycle until it is created. Exit code 0: it is Active; 1: it is Failed or Cancelled.
+def watch(
+    cycle: OptionalCycleArgument = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every cycle that is being created, and those to come.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Stay with a cycle until it is created. Exit code 0: it is Active; 1: it is Failed or Cancelled; 130: interrupted.
 
-    With --json nothing moves: at the end the cycle is printed as it then is.
+    With --json nothing moves: at the end the cycle is printed as it then is. With --all it stays until it is
+    interrupted, and --json prints the cycle's job, one JSON object a line, whenever it changed. Both outlive restarts
+    of the API and lost connections.
     """
+    if all_ == bool(cycle):
+        raise InvalidInputError("name a cycle by its id or code, or say --all")
     with open_api() as api:
-        _watch(api, _find_cycle(api, cycle), as_json)
+        if cycle:
+            _watch(api, _find_cycle(api, cycle), as_json)
+        else:
+            end_with_reader()
+            _watch_all(api, as_json)
 
 
 def _watch(api: ApiClient, cycle: dict[str, Any], as_json: bool) -> None:
@@ -108,29 +127,46 @@ def _watch(api: ApiClient, cycle: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(cycle)
     else:
-        end = f": {plain(cycle['jobError'])}" if cycle["jobError"] else f", {cycle['totalMembers']:,} members"
-        print(f"{cycle['cycleCode']} is {cycle['cycleStatus']}{end}")
+        print(_end_of(cycle["cycleCode"], cycle["cycleStatus"], cycle["totalMembers"], cycle["jobError"]))
     if cycle["cycleStatus"] not in GOOD:
         raise typer.Exit(1)
 
 
 def _changes(api: ApiClient, path: str) -> Iterator[dict[str, Any]]:
-    """Each change of a cycle's progress, until it is no longer `Initializing`.
+    """Each change of a cycle's progress, until it is no longer `Initializing`."""
 
-    From the stream; one that breaks, ends early or cannot be had (the API restarts, or something between
-    cuts streams) is bridged by asking, and opened again. Raises when asking does not help either.
-    """
-    while True:
-        with suppress(httpx.TransportError, ApiError, ValueError):
-            for progress in api.events(f"{path}/creation-progress/stream"):
-                yield progress
-                if progress["status"] != "Initializing":
-                    return
-        progress = api.get(f"{path}/creation-progress")
+    def ask() -> Iterator[dict[str, Any]]:
+        yield api.get(f"{path}/creation-progress")
+
+    def listen() -> Iterator[dict[str, Any]]:
+        return (event.data for event in api.events(f"{path}/creation-progress/stream"))
+
+    for progress in follow(api, ask, listen):
         yield progress
         if progress["status"] != "Initializing":
             return
-        time.sleep(POLL_SECONDS)
+
+
+def _watch_all(api: ApiClient, as_json: bool) -> None:
+    """Never returns: it is interrupted."""
+    with display_all(silent=as_json) as shown:
+        for n, jobs in enumerate(RunningJobs(api).changes()):
+            cycles = [job for job in jobs if job["kind"] == CreateContributions.name]
+            if n == 0 and not cycles:
+                tell("no cycle is being created now: waiting for one")
+            for job in cycles:
+                if as_json:
+                    print_json_line(job)
+                    continue
+                code, status = plain(job["subjectCode"]), CYCLE_OF_JOB.get(job["state"])
+                reading = Reading(status or job["state"], job["processed"], job["total"], bool(status))
+                shown(code, reading._replace(seconds_left=job["estimatedTimeRemaining"]))
+                if status:
+                    print(_end_of(code, status, job["total"] or 0, job["error"]), flush=True)
+
+
+def _end_of(code: str, status: str, members: int, error: str | None) -> str:
+    return f"{code} is {status}" + (f": {plain(error)}" if error else f", {members:,} members")
 
 
 def _find_cycle(api: ApiClient, wanted: str) -> dict[str, Any]:

@@ -1,22 +1,23 @@
 """`guthi events`: follow the feed of changes, and hold the records against their events."""
 
 import asyncio
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Annotated, Any
 
-import orjson
 import typer
 
+from cli import following
 from cli.client import ApiClient, open_api
 from cli.database import owner_connection
-from cli.output import JsonOption, plain, print_json, print_table
+from cli.following import end_with_reader
+from cli.output import JsonLinesOption, JsonOption, print_json, print_json_line, print_line, print_table
 from db.queries import sql
 from domain.replay import Difference, Replayed, replay
 
+PATH = "/api/events"
 PAGE_ROWS = 1_000
-AGAIN_SECONDS = 1.0
+NAMES = ("position", "createdAt", "eventType", "aggregateId", "version", "payload")
 
 app = typer.Typer(help="The feed of changes.", invoke_without_command=True)
 
@@ -26,17 +27,23 @@ def feed(
     context: typer.Context,
     follow: Annotated[bool, typer.Option("--follow", help="Wait for what comes, until interrupted.")] = False,
     after: Annotated[int, typer.Option(min=0, help="Only what comes after this position.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, as the API gives it.")] = False,
+    as_json: JsonLinesOption = False,
 ) -> None:
-    """Every change of the society's records, oldest first, a line each."""
+    """Every change of the society's records, oldest first, a line each.
+
+    With --follow it outlives restarts of the API and lost connections, and tells each event once. Exit code 0: all
+    are printed; 130: interrupted.
+    """
     if context.invoked_subcommand is not None:
         return
+    end_with_reader()
     with open_api() as api:
-        try:
-            for event in _events(api, after, follow):
-                print(orjson.dumps(event).decode() if as_json else _line(event), flush=True)
-        except KeyboardInterrupt:
-            raise typer.Abort from None
+        reader = _Reader(api, after)
+        for event in following.follow(api, reader.ask, reader.listen) if follow else reader.ask():
+            if as_json:
+                print_json_line(event)
+            else:
+                print_line(event[name] for name in NAMES)
 
 
 @app.command("replay")
@@ -64,17 +71,21 @@ async def _replay() -> tuple[Replayed, list[Difference]]:
         return walked, [each for tenant_id in tenants async for each in replay(connection, tenant_id, walked)]
 
 
-def _events(api: ApiClient, after: int, follow: bool) -> Iterator[dict[str, Any]]:
-    while True:
-        page = api.get("/api/events", after=after, limit=PAGE_ROWS)
-        yield from page["items"]
-        after = page["next"]
-        if len(page["items"]) < PAGE_ROWS:
-            if not follow:
-                return
-            time.sleep(AGAIN_SECONDS)
+class _Reader:
+    """Where in the feed we are: each event is given once, by whichever way it comes first."""
 
+    def __init__(self, api: ApiClient, after: int) -> None:
+        self._api, self._after = api, after
 
-def _line(event: dict[str, Any]) -> str:
-    names = ("position", "createdAt", "eventType", "aggregateId", "version", "payload")
-    return "\t".join(plain(event[name]) for name in names)
+    def ask(self) -> Iterator[dict[str, Any]]:
+        while items := self._api.get(PATH, after=self._after, limit=PAGE_ROWS)["items"]:
+            yield from map(self._pass, items)
+
+    def listen(self) -> Iterator[dict[str, Any]]:
+        for event in self._api.events(f"{PATH}/stream", after=self._after):
+            if event.data["position"] > self._after:
+                yield self._pass(event.data)
+
+    def _pass(self, event: dict[str, Any]) -> dict[str, Any]:
+        self._after = event["position"]
+        return event

@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, as the API gives it.")]
+JsonLinesOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line, as the API gives it.")]
 
-_STYLES = {"Active": "green", "Completed": "green", "Failed": "red", "Cancelled": "yellow", "Paused": "yellow"}
-_STYLES |= {"Initializing": "cyan", "Processing": "cyan"}
+_STYLES = {"Initializing": "yellow", "Processing": "yellow", "Active": "green", "Completed": "green", "Failed": "red"}
+_STYLES |= {"Paused": "steel_blue", "Cancelled": "bright_black", "warning": "yellow", "error": "red"}
 # Wide enough for any row: a terminal wraps a long line itself, and what is copied from it stays whole.
 _ROW_WIDTH = 2_000
 
@@ -22,6 +23,12 @@ _ROW_WIDTH = 2_000
 def print_json(value: Any) -> None:
     """One document, indented, ids and times as strings."""
     sys.stdout.buffer.write(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    sys.stdout.flush()
+
+
+def print_json_line(value: Any) -> None:
+    """One document on one line, seen by whoever reads the pipe at once."""
+    sys.stdout.buffer.write(orjson.dumps(value, default=str, option=orjson.OPT_APPEND_NEWLINE))
     sys.stdout.flush()
 
 
@@ -41,6 +48,15 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     Console(width=_ROW_WIDTH).print(table)
 
 
+def print_line(values: Iterable[Any], kind: str = "") -> None:
+    """One of a stream of lines, separated by tabs, seen at once; in a terminal in the colour of its `kind`."""
+    line = "\t".join(map(plain, values))
+    if in_terminal():
+        Console(highlight=False).print(Text(line.expandtabs(), style=style_of(kind)), soft_wrap=True)
+    else:
+        print(line, flush=True)
+
+
 def print_fields(fields: Mapping[str, Any]) -> None:
     """A line each: `jobStartedAt` is shown as "job started at"."""
     names = [re.sub("([A-Z])", r" \1", name).lower() for name in fields]
@@ -53,7 +69,12 @@ def print_fields(fields: Mapping[str, Any]) -> None:
 def _styled(value: Any) -> Text:
     if isinstance(value, int) and not isinstance(value, bool):
         return Text(f"{value:,}", justify="right")
-    return Text(plain(value), style=_STYLES.get(str(value), ""))
+    return Text(plain(value), style=style_of(value))
+
+
+def style_of(value: Any) -> str:
+    """The colour of a state or a log level; none for everything else."""
+    return _STYLES.get(str(value), "")
 
 
 def plain(value: Any) -> str:

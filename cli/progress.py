@@ -1,9 +1,10 @@
 """How a command shows something that moves: a bar with rate and time left in a terminal, plain lines elsewhere."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import NamedTuple
 
 from rich.console import Console
@@ -13,9 +14,11 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TaskProgressColumn,
     TextColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 POLL_SECONDS = 0.1
@@ -35,6 +38,7 @@ class Reading(NamedTuple):
 
 
 Show = Callable[[Reading], None]
+ShowEach = Callable[[str, Reading], None]
 
 
 def follow(
@@ -53,19 +57,29 @@ def follow(
 @contextmanager
 def display(title: str, *, silent: bool = False) -> Iterator[Show]:
     """For what tells by itself when it moved: call what this gives with each reading."""
+    with display_all(silent=silent, keep_ended=True) as show:
+        yield partial(show, title)
+
+
+@contextmanager
+def display_all(*, silent: bool = False, keep_ended: bool = False) -> Iterator[ShowEach]:
+    """For many that move at once: call what this gives with the title and the reading of any of them.
+
+    The bar of one that ended is taken away, unless `keep_ended`.
+    """
     console = Console()
     if silent:
-        yield lambda _: None
+        yield lambda _title, _reading: None
     elif console.is_terminal and not console.is_dumb_terminal:
-        with _bar(console, title) as show:
+        with _bars(console, keep_ended) as show:
             yield show
     else:
-        yield _lines(title)
+        yield _lines()
 
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        seen = task.completed - (task.fields["began_at"] or 0)
+        seen = task.completed - task.fields["began_at"]
         average = seen / task.elapsed if task.elapsed else 0
         return Text(f"{task.finished_speed or task.speed or average:,.0f}/s")
 
@@ -76,39 +90,57 @@ class _Left(ProgressColumn):
         return Text("-:--:--" if left is None else str(timedelta(seconds=int(left))))
 
 
-@contextmanager
-def _bar(console: Console, title: str) -> Iterator[Show]:
-    # The bar takes the width that the figures leave.
-    columns = [BarColumn(bar_width=None), TaskProgressColumn(), MofNCompleteColumn(), _Rate(), _Left()]
-    state = TextColumn("{task.fields[state]}", markup=False)
-    with Progress(TextColumn("{task.description}", markup=False), *columns, state, console=console) as bar:
-        task = bar.add_task(title, total=None, state="", left=None, began_at=None)
-        began_at: int | None = None
+class _Bars(Progress):
+    """The bar takes the width that the figures leave; where that is little, some of them give way to it."""
 
-        def show(reading: Reading) -> None:
-            nonlocal began_at
-            began_at = reading.processed if began_at is None else began_at
-            bar.update(
-                task,
+    def __init__(self, screen: Console) -> None:
+        self._screen = screen
+        super().__init__(console=screen)
+
+    def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
+        width = self._screen.width
+        title, state = (TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[state]"))
+        self.columns = (
+            title,
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            *([MofNCompleteColumn()] if width >= 72 else []),
+            *([_Rate()] if width >= 56 else []),
+            *([_Left()] if width >= 46 else []),
+            state,
+        )
+        return super().make_tasks_table(tasks)
+
+
+@contextmanager
+def _bars(console: Console, keep_ended: bool) -> Iterator[ShowEach]:
+    with _Bars(console) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(title: str, reading: Reading) -> None:
+            if title not in tasks:
+                tasks[title] = bars.add_task(title, total=None, state="", left=None, began_at=reading.processed)
+            bars.update(
+                tasks[title],
                 completed=reading.processed,
                 total=reading.total,
                 state=reading.state,
                 left=reading.seconds_left,
-                began_at=began_at,
             )
+            if reading.ended and not keep_ended:
+                bars.remove_task(tasks.pop(title))
 
         yield show
 
 
-def _lines(title: str) -> Show:
-    """A line whenever the state or another tenth changed, so that a log of it stays short."""
-    last: tuple[str, int] | None = None
+def _lines() -> ShowEach:
+    """A line whenever a state or another tenth changed, so that a log of it stays short."""
+    last: dict[str, tuple[str, int]] = {}
 
-    def show(reading: Reading) -> None:
-        nonlocal last
+    def show(title: str, reading: Reading) -> None:
         tenth = 10 * reading.processed // reading.total if reading.total else 0
-        if (reading.state, tenth) != last:
-            last = (reading.state, tenth)
+        if (reading.state, tenth) != last.get(title):
+            last[title] = (reading.state, tenth)
             print(f"{title}: {reading.state} {reading.processed:,} of {reading.total or 0:,}", flush=True)
 
     return show

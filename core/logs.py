@@ -31,10 +31,11 @@ WARNINGS = {
     "redis_away",
     "progress_not_written",
     "loop_failed",
+    "rollback_failed",
     "session_secret_made",
     "sign_in_refused",
 }
-ERRORS = {"job_failed", "invariant_broken", "request_failed", "maintenance_failed"}
+ERRORS = {"job_failed", "on_failed_raised", "invariant_broken", "request_failed", "maintenance_failed"}
 _API_KEY = re.compile(r"guthi_[0-9a-f]{32}_[A-Za-z0-9_-]+")
 _SESSION = re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _PHONE = re.compile(r"\+\d{8,15}\b")

@@ -18,6 +18,7 @@ import orjson
 from core.calls import call
 from core.errors import UnavailableError
 from core.settings import Settings
+from core.telemetry import emit
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 AfterCommit = Callable[[], Awaitable[object]]
@@ -79,6 +80,17 @@ class Transaction:
 
     def after_commit(self, act: AfterCommit) -> None:
         self._after_commit.append(act)
+
+    @contextlib.asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """What is done inside is undone alone when it raises, and the transaction can go on. Not to be nested."""
+        await call("sql:savepoint", self.connection.execute, "SAVEPOINT inside")
+        try:
+            yield
+        except Exception:
+            if not self.connection.is_closed():
+                await call("sql:rollback_to_savepoint", self.connection.execute, "ROLLBACK TO SAVEPOINT inside")
+            raise
 
 
 class Database:
@@ -179,12 +191,14 @@ class Database:
 async def _roll_back(connection: Connection) -> None:
     """Whatever becomes of this, no later transaction finds itself inside of the one that broke.
 
-    What broke it is what the caller hears of: a session that is gone was rolled back by the server.
+    What broke it is what the caller hears of: a session that is gone was rolled back by the server. And a cancellation
+    stays one: a rollback that fails must not turn it into a lost connection, with which the task would go on.
     """
     try:
         if not connection.is_closed() and connection.is_in_transaction():
             await call("sql:rollback", connection.execute, "ROLLBACK")
-    except Exception:
+    except Exception as error:
+        emit("rollback_failed", error=repr(error))
         _cut(connection)
     except BaseException:
         _cut(connection)

@@ -74,7 +74,10 @@ class CreateContributions(BatchKind):
         return [NewJob("remove_contributions", job.subject_id, created_by=job.created_by)]
 
     async def on_retried(self, tx: Transaction, job: Job) -> None:
-        await set_cycle_status(tx, job.subject_id, "Initializing")
+        """A cycle that never heard of the failure is `Initializing` still."""
+        cycle = await sql.lock_cycle(tx.connection, tenant_id=tx.tenant_id, cycle_id=job.subject_id)
+        if cycle["cycle_status"] != "Initializing":
+            await set_cycle_status(tx, job.subject_id, "Initializing")
 
 
 async def start_cycle(

@@ -46,7 +46,11 @@ def parse(arguments: Sequence[str]) -> tuple[Sequence[str], Options]:
     parser.add_argument("--seed", type=_whole, help="draws the same sample again; each run prints its own")
     parser.add_argument("--minutes", type=_minutes, metavar="M", help="how long the soak lasts")
     parser.add_argument(
-        "--only", action="append", default=[], metavar="TEXT", help="only what has this in its name; may be repeated"
+        "--only",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="of one part, what has this in its name; may be repeated",
     )
     given = parser.parse_args(arguments)
     if unknown := [name for name in given.parts if name not in PARTS]:
@@ -54,6 +58,8 @@ def parse(arguments: Sequence[str]) -> tuple[Sequence[str], Options]:
     names = list(dict.fromkeys(given.parts)) or list(PARTS)
     if given.minutes is not None and "soak" not in names:
         parser.error("--minutes is the soak's")
+    if given.only and len(names) != 1:
+        parser.error("--only needs one part")
     seed = random.randrange(10**6) if given.seed is None else given.seed
     return names, Options(given.long, seed, given.minutes, tuple(given.only))
 

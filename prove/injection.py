@@ -1,9 +1,11 @@
 """Breaking the Nth call of a name, in every way that a call can break, in tasks that are watched and in no others."""
 
 import asyncio
+import contextlib
 import enum
+import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from time import monotonic
@@ -75,8 +77,7 @@ class Watch:
         self._seen: Counter[str] = Counter()
 
     def begin(self) -> None:
-        """What this task does from here on, and every task that it makes, is watched by this and no other."""
-        intercept(_pass)
+        """Inside `watching`: this alone watches what this task does from here on, and every task that it makes."""
         _watch.set(self)
 
     @staticmethod
@@ -135,6 +136,20 @@ class Watch:
         if mode is Mode.CANCELLED_AFTER:
             task.cancel()
         return answer
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[None]:
+    """Calls go by whoever watches the task that makes them. arq is silent: of injected faults it would write pages."""
+    arq = logging.getLogger("arq")
+    level = arq.level
+    arq.setLevel(logging.CRITICAL)
+    intercept(_pass)
+    try:
+        yield
+    finally:
+        intercept(None)
+        arq.setLevel(level)
 
 
 async def _pass(name: str, act: Act) -> Any:

@@ -61,7 +61,7 @@ SETTINGS = {
 }
 """Small steps; and no lease or backoff ends by itself: the clock jumps when a history says so."""
 JUMP_SECONDS = 10 * LEASE_SECONDS
-LONGEST_SETTLING = 200
+LONGEST_SETTLING = 40
 
 INDEX = st.integers(0, 11)
 CALLS = st.integers(0, MOST_CALLS)
@@ -509,6 +509,7 @@ class History(RuleBasedStateMachine):
     async def _close(self) -> None:
         for worker in list(self.workers):
             await worker.actor.die()
+            worker.actor.result()
         await self.stack.aclose()
 
     async def _end(self) -> None:

@@ -72,8 +72,7 @@ class Node:
             return
         if self._worker is not None and self._worker.tasks:
             await asyncio.wait(list(self._worker.tasks.values()), timeout=10)
-        self._running.cancel()
-        await asyncio.wait([self._running])
+        await _end(self._running)
         if self._worker is not None:
             await self._dismiss(self._worker)
         self._worker = self._running = None
@@ -81,9 +80,7 @@ class Node:
     async def _dismiss(self, worker: BellWorker) -> None:
         tasks = [*worker.tasks.values(), *([worker.main_task] if worker.main_task else [])]
         for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+            await _end(task)
         worker.tasks.clear()  # arq would ask each how it went
         await worker.close()
 
@@ -97,3 +94,10 @@ class Node:
         self.engine.stopping.set()
         await self.rest()
         await self._stack.aclose()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """One cancel is not enough: a library below that swallows it would leave a task that never ends."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.2)

@@ -28,6 +28,7 @@ STALL = 0.6
 """Of a lease."""
 SWEEP_SECONDS = 0.4
 """As the cron table would; a run without faults needs no sweep, and is mostly done by then."""
+WAITED = "waited in vain:"
 CYCLES = "/api/contribution-cycles"
 
 
@@ -201,7 +202,7 @@ class Run:
     async def _pause(self, what: str, seconds: float = 0.05) -> None:
         if monotonic() > self.begun_at + self.patience:
             standing = await self._standing()
-            raise NotRecoveredError(f"in {self.patience} s it did not come true that {what}; {standing}")
+            raise NotRecoveredError(f"{WAITED} in {self.patience} s it did not come true that {what}; {standing}")
         if self.seen is None and self._first_watch.hit_at:
             await self.look()
         await asyncio.sleep(seconds)

@@ -8,6 +8,7 @@ another society. Ctrl-C ends the load early; the reckoning follows all the same.
 import asyncio
 import contextlib
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from prove.reconnecting import AWAY, Reconnecting
 from prove.report import Options, Outcome, table
 from prove.soak_check import UNSETTLED, reckon
 from prove.soak_faults import Chaos, Fault
-from prove.soak_load import Officer, Record
+from prove.soak_load import NoAnswerError, Officer, Record
 from prove.soak_stage import Stage
 from tests.support import make_society
 
@@ -52,29 +53,38 @@ async def soak(seconds: float, seed: int, stop: asyncio.Event | None = None) -> 
     record = Record()
     async with Stage.open() as stage:
         officers = await _officers(stage, record, seed)
-        owners = [stage.owner() for _ in range(len(officers) + 2)]
         chaos = Chaos(stage, record, f"{seed} faults")
         began = time.monotonic()
-        async with asyncio.TaskGroup() as tasks:
-            watching = [
-                tasks.create_task(chaos.watch(owners.pop())),
-                tasks.create_task(_watch_invariants(owners.pop(), record)),
-            ]
-            load = [tasks.create_task(officer.work(owner)) for officer, owner in zip(officers, owners, strict=True)]
-            load.append(tasks.create_task(chaos.rage()))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for((stop or asyncio.Event()).wait(), seconds)
+        try:
+            await _break_and_settle(stage, officers, chaos, stop or asyncio.Event(), seconds)
+        except* NoAnswerError:
             record.closing.set()
-            await asyncio.wait(load)
-            lasted = time.monotonic() - began
-            await _settle(stage, officers, record)
-            for watcher in watching:
-                watcher.cancel()
         await _reckon(stage, officers, record)
         stage.keep = bool(record.findings)
         if stage.keep:
             record.findings.append(f"data and logs are kept in {stage.directory}")
-        return Result(lasted, record, chaos, stage.restarts)
+        return Result(time.monotonic() - began, record, chaos, stage.restarts)
+
+
+async def _break_and_settle(
+    stage: Stage, officers: Sequence[Officer], chaos: Chaos, stop: asyncio.Event, seconds: float
+) -> None:
+    record, watching = officers[0].record, [stage.owner(), stage.owner()]
+    async with asyncio.TaskGroup() as tasks:
+        watchers = [
+            tasks.create_task(chaos.watch(watching[0])),
+            tasks.create_task(_watch_invariants(watching[1], record)),
+        ]
+        print("soak: everything runs; Ctrl-C ends the load and still looks", file=sys.stderr, flush=True)
+        load = [tasks.create_task(officer.work(stage.owner())) for officer in officers]
+        load.append(tasks.create_task(chaos.rage()))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), seconds)
+        record.closing.set()
+        await asyncio.wait(load)
+        await _settle(stage, officers, record)
+        for watcher in watchers:
+            watcher.cancel()
 
 
 async def _officers(stage: Stage, record: Record, seed: int) -> list[Officer]:
@@ -121,9 +131,11 @@ async def _settle(stage: Stage, officers: Sequence[Officer], record: Record) -> 
 
 
 async def _reckon(stage: Stage, officers: Sequence[Officer], record: Record) -> None:
+    with contextlib.suppress(NoAnswerError):
+        for officer in officers:
+            while await officer.follow_feed():
+                pass
     for officer in officers:
-        while await officer.follow_feed():
-            pass
         await officer.close()
     redis = connect_redis(stage.settings)
     owner: asyncpg.Connection = await stage.owner().get()
@@ -151,22 +163,19 @@ async def prove(options: Options) -> Outcome:
 
 @contextlib.contextmanager
 def _told_to_stop() -> Iterator[asyncio.Event]:
-    """Set by the first Ctrl-C or SIGTERM; a second one ends the process as ever."""
+    """Set by the first Ctrl-C; a second one ends the process as ever."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.getsignal(number) for number in numbers]
+    before = signal.getsignal(signal.SIGINT)
+
+    def restore() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, before)
 
     def tell() -> None:
         stop.set()
         restore()
 
-    def restore() -> None:
-        for number, handler in zip(numbers, before, strict=True):
-            loop.remove_signal_handler(number)
-            signal.signal(number, handler)
-
-    for number in numbers:
-        loop.add_signal_handler(number, tell)
+    loop.add_signal_handler(signal.SIGINT, tell)
     try:
         yield stop
     finally:

@@ -247,4 +247,6 @@ class Chaos:
                 await asyncio.sleep(0.2)
 
     async def _last(self, seconds: float) -> None:
-        await self._record.pause(seconds)
+        """However this ends, what was broken is mended next: nothing may stay frozen."""
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._record.pause(seconds)

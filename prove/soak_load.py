@@ -26,6 +26,10 @@ NOT_NOW = {429, 502, 503}
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
+class NoAnswerError(Exception):
+    """An officer gave up: found and recorded, and nothing more can be done."""
+
+
 @dataclass
 class Record:
     """What was seen and done. `findings` are what must not be: empty when all is well."""
@@ -92,7 +96,10 @@ class Officer:
     async def ask(
         self, method: str, path: str, *, headers: Mapping[str, str] | None = None, others: bool = False, **body: Any
     ) -> httpx.Response:
-        """The answer, however often it takes. `others`: about a thing of another society, whose id it may repeat."""
+        """The answer, however often it takes. `others`: about a thing of another society, whose id it may repeat.
+
+        Raises `NoAnswerError` when there was none in far longer than any fault lasts.
+        """
         began = time.monotonic()
         while True:
             try:
@@ -107,7 +114,8 @@ class Officer:
                     break
                 self.record.done["requests put off"] += 1
             if time.monotonic() > began + GIVE_UP_SECONDS:
-                self.record.find(f"{method} {path} has had no answer for {GIVE_UP_SECONDS:.0f} s")
+                self.record.find(f"LOST: {method} {path} had no answer in {GIVE_UP_SECONDS:.0f} s")
+                raise NoAnswerError
             await asyncio.sleep(self._chance.uniform(0.05, 0.2))
         self.record.longest_wait = max(self.record.longest_wait, time.monotonic() - began)
         if not others:

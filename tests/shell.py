@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from tests.support import ROOT
+from tests.terminal import Terminal
 
 ESCAPE = "\x1b"
 
@@ -49,12 +50,24 @@ class Command:
         )
         os.close(its_out)
 
-    async def until(self, text: str, seconds: float = 30) -> None:
+    async def until(self, text: str, seconds: float = 60) -> None:
         async with asyncio.timeout(seconds):
             while text.encode() not in self.seen:
                 assert await self._read(), f"ended without {text!r}: {self.seen.decode()}{self._errors()}"
 
-    async def ended(self, seconds: float = 30) -> Done:
+    async def until_complaint(self, text: str, seconds: float = 60) -> str:
+        """The next line on stderr, which holds `text`."""
+        assert self.process.stderr is not None
+        line = await asyncio.wait_for(asyncio.to_thread(self.process.stderr.readline), seconds)
+        assert text in line.decode(), line
+        return line.decode()
+
+    def close_output(self) -> None:
+        """From now on nobody reads what it prints."""
+        os.close(self._out)
+        self._out = os.open(os.devnull, os.O_RDONLY)
+
+    async def ended(self, seconds: float = 60) -> Done:
         async with asyncio.timeout(seconds):
             while await self._read():
                 pass
@@ -86,11 +99,18 @@ class Shell:
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self.variables = dict(variables)
-        self._commands: list[Command] = []
+        self._commands: list[Command | Terminal] = []
 
     def start(self, *arguments: str, columns: int = 0, **variables: str) -> Command:
-        self._commands.append(Command(arguments, {**self.variables, **variables}, columns))
-        return self._commands[-1]
+        command = Command(arguments, {**self.variables, **variables}, columns)
+        self._commands.append(command)
+        return command
+
+    def open_terminal(self, *arguments: str, columns: int = 80, rows: int = 24, **variables: str) -> Terminal:
+        """The command in a terminal that a test may type into."""
+        terminal = Terminal(arguments, {**self.variables, **variables}, columns, rows)
+        self._commands.append(terminal)
+        return terminal
 
     async def run(self, *arguments: str, **variables: str) -> Done:
         return await self.start(*arguments, columns=0, **variables).ended()

@@ -13,7 +13,6 @@ from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
 from api.pages import cycles, faults, home, jobs, maintenance, sign_in, start, users, workers
-from api.pages.headers import PageHeaders
 from api.pages.render import Renderer
 
 ROUTERS = [module.router for module in (home, sign_in, start, cycles, jobs, maintenance, workers, users)]
@@ -26,4 +25,3 @@ def install_pages(app: FastAPI) -> None:
         app.include_router(router, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
     faults.install(app)
-    app.add_middleware(PageHeaders)

@@ -151,7 +151,7 @@ class BatchKind(ABC):
         return ()
 
     async def on_failed(self, tx: Transaction, job: Job, reason: str) -> None:  # noqa: B027 (doing nothing is fine)
-        """The job turns `Failed`; the rows already made stay."""
+        """The job turns `Failed`; the rows already made stay. If this raises, the job is `Failed` without it."""
 
     async def on_cancelled(self, tx: Transaction, job: Job) -> Sequence[NewJob]:
         """The job turns `Cancelled`; what is returned cleans up after it."""

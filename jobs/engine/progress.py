@@ -122,7 +122,7 @@ class ProgressBoard:
         _, _, known = self._newest.get(key, (job, shard_count, {}))
         known.update({shard.shard_no: shard for shard in shards})
         self._newest[key] = (job, shard_count, known)
-        if self._writer is None:
+        if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_forever())
         self._idle.clear()
         self._wake.set()

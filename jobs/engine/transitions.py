@@ -15,6 +15,7 @@ from core.errors import InvalidStatusTransitionError, NotFoundError
 from core.telemetry import emit
 from db.database import Transaction
 from db.queries import sql
+from db.retriable import is_retriable
 from jobs.engine.engine import Engine, log_job, report_after_commit, start_jobs
 from jobs.engine.model import TRANSITIONS, Job, JobState, check_transition
 
@@ -72,9 +73,24 @@ async def fail_job(engine: Engine, tx: Transaction, job: Job, reason: str, detai
     await sql.revoke_leases(tx.connection, tenant_id=tx.tenant_id, job_id=job.job_id)
     failed = await set_state(engine, tx, job, JobState.FAILED, reason, detail)
     if job.kind in engine.kinds:  # not to know the kind may be the very reason
-        await engine.kind(job).on_failed(tx, failed, reason)
+        await _tell_kind(engine, tx, failed, reason)
     await report_after_commit(engine, tx, failed)
     return failed
+
+
+async def _tell_kind(engine: Engine, tx: Transaction, failed: Job, reason: str) -> None:
+    """A kind whose `on_failed` is broken must not keep its job from failing: it would go from lease to lease for ever.
+
+    What it did is undone, and the log says so; the invariants tell what it left undone.
+    """
+    try:
+        async with tx.savepoint():
+            await engine.kind(failed).on_failed(tx, failed, reason)
+    except Exception as error:
+        if is_retriable(error):
+            raise
+        emit("on_failed_raised", job_id=failed.job_id, kind=failed.kind, error=repr(error))
+        await log_job(tx, failed, "on_failed_raised", level="error", error=repr(error))
 
 
 async def complete_job(engine: Engine, tx: Transaction, job: Job) -> Job:

@@ -74,7 +74,7 @@ async def test_it_is_all_reached_by_keyboard(site: Site, meet: Meet, paths: list
     await page.goto("/jobs?state=Paused")
     await page.keyboard.press("Tab")
     await expect(page.locator(".skip")).to_be_focused()
-    resume = page.locator("button:text-is('Resume')")
+    resume = page.locator("[popovertarget]:text-is('Resume')").first
     await resume.focus()
     await page.keyboard.press("Enter")
     dialog = page.locator(".confirm:popover-open")

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import asyncpg
 import httpx
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from tests.api.expect import start_of
 from tests.browser.conftest import MEMBERS, SECRET, Meet, Site, key_of_role
@@ -123,7 +123,7 @@ async def test_pause_resume_and_cancel_in_two_tabs(
     rows = await count_rows(owner, cycle_id)
     await expect(page.get_by_text("Paused: no further row appears")).to_be_visible()
     await expect(other.locator(STATE)).to_have_text("Paused")
-    await expect(other.locator("#live .card button:text-is('Resume')")).to_be_visible()
+    await expect(other.locator("#live .card [popovertarget]:text-is('Resume')").first).to_be_visible()
     assert await count_rows(owner, cycle_id) == rows < MEMBERS
 
     await mark(page)
@@ -202,13 +202,18 @@ async def test_a_lost_connection_is_told_and_comes_back(
     await expect(page.locator(".toast")).to_contain_text("is ready")  # read by position, so not missed
     assert await is_marked(page)
 
-    for answer, said in (
-        ({"postgres": "away", "redis": "ok"}, "The database is away"),
-        ({"postgres": "ok", "redis": "away"}, "Redis is away"),
-    ):
-        await page.route("**/readyz", lambda route, answer=answer: route.fulfill(json=answer))
+    await expect(page.locator("#contributions tbody tr")).to_have_count(25)
+
+    ready = {"postgres": "ok", "redis": "ok"}
+
+    async def answer(route: Route) -> None:
+        await route.fulfill(json=ready)
+
+    await page.route("**/readyz", answer)
+    for name, said in (("postgres", "The database is away"), ("redis", "Redis is away")):
+        ready[name] = "away"
         await expect(page.locator("#trouble")).to_contain_text(said)
-    await page.unroute("**/readyz")
+        ready[name] = "ok"
     await expect(page.locator("#trouble")).to_be_hidden()
 
 

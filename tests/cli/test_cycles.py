@@ -1,6 +1,7 @@
 """`guthi cycles` against a real API and real workers: started, listed, and watched to every end there is."""
 
 import json
+import signal
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ import asyncpg
 import httpx
 import pytest
 
-from cli import cycles
+from cli import cycles, following
 from cli.client import ApiClient
 from tests.shell import ESCAPE, Shell
 from tests.support import Api, Society, Worker, assert_whole
@@ -63,6 +64,41 @@ async def test_watching_and_starting_outlive_a_restart_of_the_api(
     assert (await starting.ended()).code == 0
     done = await watching.ended()
     assert done.code == 0 and done.out.endswith(f"{first['cycleCode']} is Active, 100 members\n")
+
+
+async def test_all_cycles_are_watched_and_new_ones_are_picked_up(
+    shell: Shell,
+    api: Api,
+    start_api: Callable[..., Awaitable[Api]],
+    start_worker: Callable[..., Worker],
+) -> None:
+    people, programs = shell.start("cycles", "watch", "--all"), shell.start("cycles", "watch", "--all", "--json")
+    for watching in (people, programs):
+        await watching.until_complaint("no cycle is being created now")
+    first = await started(shell)
+    await people.until(f"{first['cycleCode']}: Queued 0 of 0\n")
+    await programs.until(first["cycleCode"])
+    screen = shell.open_terminal("cycles", "watch", "--all", columns=40)
+    await screen.until(first["cycleCode"], "━", "Queued")
+    api.kill()
+    await people.until_complaint("is away")
+    await screen.until("the API is away")
+    start_worker()
+    await start_api(port=api.port)
+    second = await started(shell)
+    for cycle in (first, second):
+        told = f"{cycle['cycleCode']} is Active, 100 members"
+        await people.until(f"{told}\n")
+        await screen.until(told, without=f"{cycle['cycleCode']} ━")
+    lines = people.seen.decode().splitlines()
+    assert len(lines) == len(set(lines))
+    await programs.until(f'"subjectCode":"{second["cycleCode"]}","state":"Completed"')
+    last = {json.loads(line)["subjectCode"]: json.loads(line)["state"] for line in programs.seen.splitlines()}
+    assert last == {first["cycleCode"]: "Completed", second["cycleCode"]: "Completed"}
+    screen.press("\x03")
+    assert await screen.ended() == 130
+    people.process.send_signal(signal.SIGINT)
+    assert (await people.ended()).code == 130
 
 
 async def test_a_failed_cycle_is_told_with_its_reason_and_a_retry_ends_it(
@@ -122,6 +158,8 @@ async def test_what_cannot_be_is_one_line(shell: Shell) -> None:
         "contributionAmount": [*START, "--amount", "NaN"],
         "--strategy": [*START, "--strategy", "magic"],
         "no cycle has the code CC-1999-00001": ["cycles", "show", "CC-1999-00001"],
+        "name a cycle": ["cycles", "watch"],
+        "or say --all": ["cycles", "watch", "CC-1999-00001", "--all"],
         "CYCLE_NOT_FOUND": ["cycles", "watch", "00000000-0000-0000-0000-000000000000"],
         "INVALID_INPUT": ["cycles", "list", "--status", "Sleepy"],
     }
@@ -131,15 +169,16 @@ async def test_what_cannot_be_is_one_line(shell: Shell) -> None:
 
 
 def test_without_a_stream_it_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cycles, "POLL_SECONDS", 0)
+    monkeypatch.setattr(following, "AGAIN_SECONDS", 0)
     answers: Iterator[httpx.Response] = iter(
         [
-            httpx.Response(200, text='event: progress\ndata: {"status": "Initializing", "n": 1}\n\n: ping\n\n'),
-            httpx.Response(200, json={"status": "Initializing", "n": 2}),
-            httpx.Response(502, text="<html>"),
+            httpx.Response(200, json={"status": "Initializing", "n": 1}),
+            httpx.Response(200, text='event: progress\ndata: {"status": "Initializing", "n": 2}\n\n: ping\n\n'),
             httpx.Response(200, json={"status": "Initializing", "n": 3}),
-            httpx.Response(200, text='data: {"sta'),
-            httpx.Response(200, json={"status": "Active", "n": 4}),
+            httpx.Response(502, text="<html>"),
+            httpx.Response(200, json={"status": "Initializing", "n": 4}),
+            httpx.Response(200, text='data: {"sta\n\n'),
+            httpx.Response(200, json={"status": "Active", "n": 5}),
         ]
     )
     asked: list[str] = []
@@ -150,5 +189,5 @@ def test_without_a_stream_it_asks(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with ApiClient("http://api.test", "key") as api:
         api.http = httpx.Client(transport=httpx.MockTransport(respond), base_url="http://api.test")
-        assert [progress["n"] for progress in cycles._changes(api, "/c")] == [1, 2, 3, 4]
-    assert asked == ["/c/creation-progress/stream", "/c/creation-progress"] * 3
+        assert [progress["n"] for progress in cycles._changes(api, "/c")] == [1, 2, 3, 4, 5]
+    assert asked == [*["/c/creation-progress", "/c/creation-progress/stream"] * 3, "/c/creation-progress"]

@@ -1,8 +1,9 @@
 """`guthi events`, `guthi counters`, `guthi sequences`: what they print, and their exit codes."""
 
+import asyncio
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import asyncpg
 import pytest
@@ -12,7 +13,7 @@ from jobs.engine.engine import Engine
 from jobs.maintenance import run_maintenance
 from tests.cycles import start
 from tests.shell import Shell
-from tests.support import Society
+from tests.support import Api, Society
 
 LOG = "batch_job_log_entry_no_seq"
 
@@ -39,6 +40,28 @@ async def test_the_feed_is_printed_and_followed(shell: Shell, engine: Engine, so
     assert [json.loads(line)["position"] for line in following.seen.decode().splitlines()] == [106, 107]
     following.process.send_signal(signal.SIGINT)
     assert (await following.ended()).code == 130
+
+
+async def test_following_outlives_a_restart_of_the_api_and_ends_with_its_reader(
+    shell: Shell, api: Api, start_api: Callable[..., Awaitable[Api]], engine: Engine, society: Society
+) -> None:
+    await run_maintenance(engine, "relay_events")
+    following = shell.start("events", "--follow", "--json", "--after", "104")
+    await following.until('"position":105')
+    head = shell.start("events", "--follow", "--json", "--after", "104")
+    await head.until('"position":105')
+    head.close_output()  # as `| head -1` does; nothing more is printed
+    assert await asyncio.to_thread(head.process.wait, 30) == 141
+    api.kill()
+    await start(engine, society, "inline")
+    await run_maintenance(engine, "relay_events")
+    await following.until_complaint("is away")
+    await start_api(port=api.port)
+    await following.until("ContributionCycleActivated")
+    assert [json.loads(line)["position"] for line in following.seen.decode().splitlines()] == [105, 106, 107]
+    following.process.send_signal(signal.SIGINT)
+    done = await following.ended()
+    assert (done.code, done.err) == (130, "guthi: the API is back\n")
 
 
 async def test_replay_says_what_differs(direct: Shell, owner: asyncpg.Connection, society: Society) -> None:

@@ -54,3 +54,12 @@ async def test_what_goes_wrong_is_one_line(direct: Shell) -> None:
     assert "reconcile failed" in failed.err and "the database cannot be reached" in failed.err
     for bad in ({"GUTHI_DATABASE_URL": "rabbit://"}, {"GUTHI_REDIS_URL": "rabbit://"}):
         assert next(iter(bad)) in (await direct.run("maintenance", "run", "sweep", **bad)).complaint
+
+
+async def test_what_there_is_is_listed(shell: Shell) -> None:
+    before = await shell.run("maintenance", "list")
+    assert before.code == 0 and "relay_events\tevery 2 seconds\t" in before.out and "never ran" in before.out
+    assert (await shell.run("maintenance", "run", "relay_events")).code == 0
+    listed = json.loads((await shell.run("maintenance", "list", "--json")).out)
+    last = next(item["lastRun"] for item in listed if item["name"] == "relay_events")
+    assert last["error"] is None and last["seconds"] >= 0

@@ -66,6 +66,20 @@ async def test_a_kill_at_any_point_is_made_good_by_the_next_worker(
     await assert_whole(owner, society, cycle_id)
 
 
+async def test_a_kill_at_any_call_can_be_asked_for_by_its_name(
+    engine: Engine, owner: asyncpg.Connection, start_worker: StartWorker, sampler: None
+) -> None:
+    """`scripts/prove` goes through all of them; here a worker as users start it is armed for a few."""
+    society = await make_society(owner, members=1_000)
+    cycle_id = await start(engine, society)
+    for point, made in (("sql:advance_shard=kill@2", 200), ("after_sql:advance_shard=kill@2", 400)):
+        assert await start_worker(**ONE_SHARD, GUTHI_FAULTS=point).ended() == -signal.SIGKILL
+        assert await count_rows(owner, cycle_id) == made
+    start_worker(**ONE_SHARD)
+    await becomes(owner, cycle_id, "Active")
+    await assert_whole(owner, society, cycle_id)
+
+
 @pytest.mark.parametrize("point", ["after_commit", "before_commit"])
 async def test_a_worker_frozen_beyond_its_lease_writes_nothing_more_when_it_wakes(
     engine: Engine, owner: asyncpg.Connection, start_worker: StartWorker, sampler: None, point: str

@@ -78,7 +78,6 @@ function show(job) {
       root.dataset.state = job.state;
       root.dataset.shards = job.shards.length;
       refresh(root.closest("[hx-get]"));
-      if (ended) document.querySelectorAll("[data-refresh-at-end]").forEach(refresh);
     }
   }
 }
@@ -319,7 +318,17 @@ document.body.addEventListener("htmx:responseError", (event) => {
   if (event.detail.xhr.status !== 401) pulse();
 });
 document.body.addEventListener("htmx:sendError", pulse);
-document.body.addEventListener("htmx:afterSwap", openLive);
+document.body.addEventListener("htmx:beforeSwap", ({ detail }) => {
+  if (!detail.target.querySelector(":popover-open")) return;
+  detail.shouldSwap = false; // it was asked for before the question was opened
+  waiting.add(detail.target);
+});
+document.body.addEventListener("htmx:afterSwap", ({ detail }) => {
+  if (detail.target.id !== "live") return;
+  // What is only there at the end, and was not when the page was made.
+  if (document.getElementById("live").dataset.ended) document.querySelectorAll("[data-awaits-end]").forEach(refresh);
+  openLive();
+});
 document.body.addEventListener("htmx:configRequest", (event) => {
   event.detail.headers["HX-Current-Path"] = location.pathname + location.search;
 });

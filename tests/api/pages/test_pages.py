@@ -22,14 +22,8 @@ from tests.support import Society
 
 Cycles = tuple[dict[str, Any], dict[str, Any]]
 SECRET = "s" * 40
-HOSTILE = (
-    "<script>alert(1)</script>",
-    '"><img src=x onerror=alert(1)>',
-    "\u202eevil\u2066",
-    "{{ 7 * 7 }}{% raw %}",
-    "%(n)s %s",
-    "x" * 10_000,
-)
+NASTY = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202eevil\u2066{{ 7 * 7 }}{% raw %}%(n)s %s"
+HOSTILE = (NASTY, "x" * 10_000)
 
 
 @pytest.fixture
@@ -112,9 +106,8 @@ async def test_jobs_are_steered_from_either_page(admin: Browser, cycles: Cycles,
     assert (await admin.submit(f"{job}/resume", "/jobs", back="//evil.example")).headers["location"] == "/?done=resume"
     assert (await admin.submit(f"{job}/explode", "/jobs")).status_code == 404
     assert (await admin.submit(f"{job}/cancel", "/jobs")).headers["location"] == f"{job}?done=cancel"
-    assert await owner.fetchval("SELECT cycle_status FROM contribution_cycles WHERE job_id = $1", waiting["jobId"]) == (
-        "Cancelled"
-    )
+    state = await owner.fetchval("SELECT state FROM batch_jobs WHERE job_id = $1", waiting["jobId"])
+    assert state == "Cancelled"
 
 
 async def test_maintenance_is_run_by_hand(admin: Browser) -> None:
@@ -218,7 +211,7 @@ async def test_hostile_names_are_only_ever_text(admin: Browser, cycles: Cycles, 
 
 async def test_what_is_typed_is_shown_as_text(admin: Browser, cycles: Cycles) -> None:
     made, _ = cycles
-    for typed in HOSTILE[:4]:
+    for typed in (NASTY, "\0", "ए" * 300):
         pages = [
             await admin.get(f"/cycles/{made['cycleId']}", params={"search": typed}),
             await admin.get("/start-cycle", params={"tier": typed, "search": typed}),
@@ -259,12 +252,9 @@ async def test_without_redis_pages_work(settings: Settings, society: Society) ->
 
 
 async def test_a_defect_is_a_page_that_tells_nothing(admin: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object, **__: object) -> None:
+    async def broken(*_: object, **__: object) -> None:
         raise RuntimeError("the secret of the house")
 
-    monkeypatch.setattr("api.pages.jobs.rate_chart", broken)
-    answer = await admin.get(f"/jobs/{UNKNOWN}")
-    assert answer.status_code == 404
     monkeypatch.setattr("api.pages.jobs.users_of", broken)
     answer = await admin.get("/jobs")
     assert answer.status_code == 500 and "This is a defect of ours" in answer.text

@@ -34,6 +34,16 @@ async def shown(engine: Engine, job: Job) -> Progress | None:
     return await engine.progress.read(job.tenant_id, job.kind, job.subject_id)
 
 
+async def test_a_writer_that_was_cancelled_is_followed_by_another(engine: Engine, job: Job) -> None:
+    engine.progress.report(job, 1, ShardProgress(0, 10))
+    writer = engine.progress._writer
+    assert writer is not None
+    writer.cancel()
+    await asyncio.wait([writer])
+    engine.progress.report(job, 1, ShardProgress(0, 20))
+    await eventually(lambda: shown(engine, job), lambda now: now is not None and now.processed == 20)
+
+
 async def test_a_new_job_is_shown_at_once(engine: Engine, job: Job) -> None:
     assert await shown(engine, job) == Progress(JobState.QUEUED, None, 0, 0.0)
 

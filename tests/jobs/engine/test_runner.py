@@ -379,6 +379,31 @@ async def test_what_follows_is_started_with_the_completion_or_not_at_all(
     assert (await job_of(owner, cycle_id, "notify_agents_new_cycle"))["state"] == "Queued"
 
 
+async def test_a_kind_whose_on_failed_is_broken_does_not_keep_its_job_from_failing(
+    engine: Engine, owner: asyncpg.Connection
+) -> None:
+    """Else it would go from lease to lease, for ever: the failure could never be written."""
+    society, cycle_id, job_id = await ready(engine, owner, 100)
+
+    class Broken(CreateContributions):
+        async def on_failed(self, tx: Transaction, job: Job, reason: str) -> None:
+            await super().on_failed(tx, job, reason)
+            await tx.connection.execute("SELECT 1 / 0")
+
+    broken = replace(tuned(engine, faults="before_advance=error"), kinds={"create_contributions": Broken()})
+    await run_job(broken, society.tenant_id, job_id)
+    job, (shard,) = await job_of(owner, cycle_id), await shards_of(owner, cycle_id)
+    assert (job["state"], shard["lease_token"]) == ("Failed", None)
+    assert job["error"].startswith(InjectedError.__name__)
+    (told,) = await log_of(owner, cycle_id, "on_failed_raised")
+    assert "division by zero" in told["fields"]
+    assert await cycle_status(owner, cycle_id) == "Initializing"  # what it did is undone: doctor tells
+
+    await steer(engine, society, "retry", job_id)
+    await run_job(engine, society.tenant_id, job_id)
+    await assert_whole(owner, society, cycle_id)
+
+
 async def test_an_unknown_job_is_no_fault(engine: Engine, society: Society) -> None:
     await run_job(engine, society.tenant_id, uuid4())
     await run_job(engine, uuid4(), uuid4())
