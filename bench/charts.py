@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("agg")
-from matplotlib import pyplot
+from matplotlib import pyplot, ticker
 
 OURS, OTHERS, MUTED, INK = "#0b6e4f", "#9aa5b1", "#cbd2d9", "#1f2933"
 SHORT = {
@@ -89,17 +89,32 @@ def _bars(
     figure, axes = pyplot.subplots(figsize=(9, 0.46 * len(names) + 1.3), layout="constrained")
     places = range(len(names))
     colours = [OURS if name == ours else MUTED if name.startswith("floor") else OTHERS for name in names]
-    axes.barh(places, values, color=colours, height=0.68)
+    if logarithmic:  # a bar's length would say nothing there
+        axes.set_xscale("log")
+        axes.hlines(places, *_reach(values), color="#eef1f4", zorder=0)
+        axes.scatter(values, places, color=colours, s=90)
+    else:
+        axes.barh(places, values, color=colours, height=0.68)
     axes.set_yticks(places, names)
     axes.invert_yaxis()
-    if logarithmic:
-        axes.set_xscale("log")
     for place, value, note in zip(places, values, notes, strict=True):
-        axes.annotate(note, (value, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=10)
-    low, high = min(value for value in values if value or not logarithmic), most or max(values)
-    axes.set_xlim(low / 2 if logarithmic else 0, high * 6 if logarithmic else high * 1.3)
+        axes.annotate(
+            note,
+            (value, place),
+            xytext=(10 if logarithmic else 6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=10,
+        )
+    axes.set_xlim(*_reach(values) if logarithmic else (0, (most or max(values)) * 1.25))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel(f"seconds, {below}")
     _finish(figure, axes, title, path)
+
+
+def _reach(values: list[float]) -> tuple[float, float]:
+    """The ends of a logarithmic axis: with room for the note beside the last."""
+    return min(values) / 1.6, max(values) * 8
 
 
 def _filled(data: Mapping[str, Any], path: Path) -> None:

@@ -5,9 +5,11 @@ import signal
 import time
 from dataclasses import dataclass
 
+import psutil
+
 from bench.report import Part, Table, at_most, in_seconds, spread
 from bench.scale import Scale
-from bench.stage import Stage
+from bench.stage import Process, Stage, children_of
 from bench.ways import BULLMQ, QUEUES, STATEMENTS, Ours, Peer, Run, Way
 from tests.support import Society
 
@@ -50,25 +52,31 @@ async def measure(stage: Stage, scale: Scale) -> Part:
 
 
 async def _kill(stage: Stage, way: Way, society: Society) -> Aftermath:
-    """The second worker is frozen while the first takes the work, and awake before that one is killed."""
+    """Of two workers the one that has the work is killed.
+
+    Of this system's, which would share it, the second is frozen until shortly before. A peer's is known by the
+    processor time that it took: a frozen one would still be handed what Redis pops for it.
+    """
     await stage.clear()
     async with way.open(stage, workers=2):
-        first, *others = way.workers
-        for other in others:
-            other.send(signal.SIGSTOP)
+        frozen = way.workers[1:] if isinstance(way, Ours) else []
+        for worker in frozen:
+            worker.send(signal.SIGSTOP)
+        before = {worker: _cpu(worker) for worker in way.workers}
         starting = asyncio.create_task(way.start(society))
         run = None
-        if others:
+        if isinstance(way, Ours) or (isinstance(way, Peer) and way.has_worker):
             run = await starting
             while (shown := await way.processed(run)) < society.members // 20:
                 await asyncio.sleep(0.003)
         else:  # the client itself does it, and answers when all is done
             await asyncio.sleep(0.3)
             shown = await stage.owner.fetchval("SELECT coalesce(sum(processed), 0)::bigint FROM bench_runs")
-        for other in others:
-            other.send(signal.SIGCONT)
+        for worker in frozen:
+            worker.send(signal.SIGCONT)
         await asyncio.sleep(0.05)
-        first.kill_group()
+        victim = way.workers[0] if frozen else max(way.workers, key=lambda worker: _cpu(worker) - before[worker])
+        victim.kill_group()
         killed = time.perf_counter()
         await asyncio.sleep(0.5)  # a commit that was on its way may still arrive
         if run is None:
@@ -82,7 +90,7 @@ async def _kill(stage: Stage, way: Way, society: Society) -> Aftermath:
         after_restart = None
         if by_itself is None:
             restarted = time.perf_counter()
-            await way.start_worker(0)
+            await way.start_worker(way.workers.index(victim))
             after_restart = await _next_row(way, run, stood, restarted)
         is_done = by_itself is not None or after_restart is not None
         if is_done:
@@ -92,6 +100,12 @@ async def _kill(stage: Stage, way: Way, society: Society) -> Aftermath:
                 is_done = False
         rows = await way.rows(run)
         return Aftermath(stood, shown, by_itself, after_restart, is_done and rows == society.members, rows)
+
+
+def _cpu(worker: Process) -> float:
+    """Seconds of processor time that it took so far, with what it started."""
+    times = [psutil.Process(pid).cpu_times() for pid in (worker.pid, *children_of(worker.pid))]
+    return sum(time.user + time.system for time in times)
 
 
 async def _next_row(way: Way, run: Run, stood: int, since: float) -> float | None:

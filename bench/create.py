@@ -119,9 +119,9 @@ def _table(members: int, seen: dict[str, list[dict[str, float]]], skipped: dict[
             ]
         )
     rows += [[name, f"skipped: {reason}", "", "", "", ""] for name, reason in skipped.items()]
-    runs = len(seen[Ours.name])
+    tries = len(seen[Ours.name])
     note = (
-        f"Median of {runs} runs (fastest - slowest). This system: from the POST to `Active`; a queue: from the"
+        f"Median of {tries} runs (fastest - slowest). This system: from the POST to `Active`; a queue: from the"
         " hand-over to the run's last commit; a statement: its own time. Memory is that of all processes that work,"
         " for a statement that of its client."
     )

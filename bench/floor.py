@@ -64,7 +64,10 @@ async def measure(stage: Stage, scale: Scale) -> Part:
             ),
         ],
         [],
-        {"cpu": {what: value / members for what, value in shares.items()}, "statements": statements},
+        {
+            "cpu": {what: value / members for what, value in shares.items() if what != "seconds"},
+            "statements": statements,
+        },
     )
 
 

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 from uuid import UUID
 
+from api.fields import encode_cursor
 from bench.create import OWING
 from bench.report import Part, Table, at_least, at_most, spread
 from bench.scale import Scale
@@ -165,7 +166,7 @@ async def _pages(stage: Stage, scale: Scale) -> tuple[dict[str, list[float]], in
         PAGE,
     )
     path = f"{CYCLES}/{cycle}/contributions?limit={PAGE}"
-    paths = {"first": path, "last": f"{path}&after={before_last}"}
+    paths = {"first": path, "last": f"{path}&after={encode_cursor(before_last)}"}
     pages: dict[str, list[float]] = {name: [] for name in paths}
     for turn in range(scale.pick(60, 4)):
         for name, wanted in paths.items():

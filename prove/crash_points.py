@@ -30,7 +30,7 @@ from prove.scenarios import MEMBERS, PATIENCE_SECONDS, SCENARIOS, NotRecoveredEr
 from prove.world import Place, World, broken
 from tests.support import Society
 
-AT_ONCE = 12
+AT_ONCE = 8
 """Most of a run is waiting: for a lease to run out, for a sweep."""
 SETTINGS: dict[str, object] = {
     "lease_seconds": 1.0,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -20,6 +21,19 @@ from worker.presence import Presence
 
 _idle_apps: defaultdict[Settings, list[FastAPI]] = defaultdict(list)
 """To build one takes longer than all that is asked of it here; started anew it knows nothing of the time before."""
+
+
+class OneRing(BellWorker):
+    """Answers one ring, then leaves. (arq's own way of that reads as many rings, and one may be a dead worker's.)"""
+
+    def run_job(self, job_id: str, score: int) -> Coroutine[Any, Any, None]:
+        self.allow_pick_jobs = False
+        return super().run_job(job_id, score)
+
+    async def _poll_iteration(self) -> None:
+        await super()._poll_iteration()
+        if not self.allow_pick_jobs and not self.job_counter:
+            raise asyncio.CancelledError
 
 
 class Node:
@@ -47,23 +61,17 @@ class Node:
     async def maintain(self, name: str) -> None:
         await run_maintenance(self.engine, name)
 
-    def work(self, most: int | None = None) -> asyncio.Task[None]:
-        """A worker that is there from now on, started again if it ended; `most`: it leaves after that many rings."""
+    def work(self, *, by_the_slice: bool = False) -> asyncio.Task[None]:
+        """A worker that is there from now on, started again if it ended; `by_the_slice`: it leaves after one ring."""
         if self._running is None or self._running.done():
-            told: dict[str, Any] = worker_settings(self.engine, connect_redis(self._settings), Presence(self.engine))
-            told |= {"cron_jobs": [], "max_jobs": 1, "handle_signals": False}
-            if most is not None:
-                told |= {"burst": True, "max_burst_jobs": most}
-            if self._worker is not None:
-                self._running = asyncio.create_task(self._replace(self._worker, told))
-            else:
-                self._worker = BellWorker(**told)
-                self._running = asyncio.create_task(self._worker.async_run())
+            self._running = asyncio.create_task(self._work(OneRing if by_the_slice else BellWorker))
         return self._running
 
-    async def _replace(self, ended: BellWorker, told: dict[str, Any]) -> None:
-        await self._dismiss(ended)
-        self._worker = BellWorker(**told)
+    async def _work(self, kind: type[BellWorker]) -> None:
+        if self._worker is not None:
+            await self._dismiss(self._worker)
+        told: dict[str, Any] = worker_settings(self.engine, connect_redis(self._settings), Presence(self.engine))
+        self._worker = kind(**told | {"cron_jobs": [], "max_jobs": 1, "handle_signals": False})
         await self._worker.async_run()
 
     async def rest(self) -> None:

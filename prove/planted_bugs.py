@@ -47,7 +47,11 @@ class Bug:
 
 
 RUNNER, TRANSITIONS, JOBS_SQL = "jobs/engine/runner.py", "jobs/engine/transitions.py", "sql/queries/batch_jobs.sql"
-ADVANCE = "    processed = await sql.advance_shard("
+ADVANCE = "    processed = await advance(\n"
+ADVANCING = ["sql:advance_shard", "sql:advance_and_sample_shard"]
+AFTER_BATCH = """            engine.faults.reach("before_commit")
+        engine.faults.reach("after_commit")
+"""
 CURSOR_APART = Edit(
     RUNNER,
     ADVANCE,
@@ -58,19 +62,22 @@ CURSOR_APART = Edit(
 )
 
 BUGS: Mapping[str, Bug] = {
-    "cursor committed apart from the rows": Bug(
-        [CURSOR_APART], "cycle", [Mode.KILLED_BEFORE, Mode.CUT], ["sql:advance_shard"]
-    ),
+    "cursor committed apart from the rows": Bug([CURSOR_APART], "cycle", [Mode.KILLED_BEFORE, Mode.CUT], ADVANCING),
     "count not in the same transaction": Bug(
         [
-            Edit(RUNNER, "cursor=reach, rows=walked, lease=lasts)", "cursor=reach, rows=0, lease=lasts)"),
             Edit(
                 RUNNER,
-                '        engine.faults.reach("after_commit")\n',
-                """        async with engine.database.transaction(lease.job.tenant_id) as tx:
+                "        rows=walked,\n",
+                '        rows=0 if job.kind == "create_contributions" else walked,\n',
+            ),
+            Edit(
+                RUNNER,
+                AFTER_BATCH,
+                AFTER_BATCH
+                + """        async with engine.database.transaction(lease.job.tenant_id) as tx:
             await tx.connection.execute(
                 "UPDATE batch_job_shards SET processed = processed + $1 WHERE job_id = $2 AND shard_no = $3",
-                batch.rows,
+                batch.rows if lease.job.kind == "create_contributions" else 0,
                 lease.job.job_id,
                 lease.shard_no,
             )
@@ -92,6 +99,11 @@ BUGS: Mapping[str, Bug] = {
                 JOBS_SQL,
                 "AND lease_token = :lease_token\nRETURNING processed;",
                 "AND (lease_token = :lease_token OR true)\nRETURNING processed;",
+            ),
+            Edit(
+                JOBS_SQL,
+                "AND lease_token = :lease_token\n    RETURNING tenant_id, job_id, shard_no, processed",
+                "AND (lease_token = :lease_token OR true)\n    RETURNING tenant_id, job_id, shard_no, processed",
             ),
         ],
         "cancel",
@@ -138,7 +150,7 @@ ON CONFLICT DO NOTHING;""",
         ],
         "cycle",
         [Mode.KILLED_BEFORE, Mode.CUT],
-        ["sql:advance_shard"],
+        ADVANCING,
     ),
     "retry resets the cursor": Bug(
         [
@@ -154,10 +166,11 @@ ON CONFLICT DO NOTHING;""",
         [
             Edit(
                 RUNNER,
-                '            engine.faults.reach("before_commit")\n',
+                AFTER_BATCH,
                 """            shown = ShardProgress(lease.shard_no, batch.processed, 0.0)
             await engine.progress.write(lease.job, lease.shard_count, shown)
-""",
+"""
+                + AFTER_BATCH,
             )
         ],
         "cycle",

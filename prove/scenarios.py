@@ -22,7 +22,7 @@ from prove.injection import Watch
 from prove.node import Node
 from prove.world import Place, broken, found, members_who_owe, wrong_contributions, wrong_notifications
 
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 """By then everything has recovered, or never will."""
 STALL = 0.6
 """Of a lease."""
@@ -95,15 +95,13 @@ class Run:
         """A worker and the sweeper work until `goal`; `by_the_slice`: no further than the slice that reaches it."""
         swept_at = monotonic()
         while not await goal():
-            worker = self.node.work(most=1 if by_the_slice else None)
+            worker = self.node.work(by_the_slice=by_the_slice)
             if self.watch.frozen.is_set():
                 await self._take_over()
                 continue
             if monotonic() > swept_at + SWEEP_SECONDS:
                 await self.sweep()
                 swept_at = monotonic()
-                if by_the_slice:  # a ring that a dead worker holds would keep this one waiting
-                    await self.node.rest()
             if by_the_slice and not worker.done():
                 await asyncio.wait([worker], timeout=0.02)
             await self._pause(what, 0.01)
@@ -321,7 +319,8 @@ async def given_up(run: Run) -> None:
     await run.owner.execute(
         "UPDATE batch_job_shards SET lease_token = uuidv7(), lease_expires_at = now(), attempts = $1"
         " WHERE lease_token IS NULL AND processed = 0 AND NOT done AND EXISTS ("
-        "SELECT FROM batch_jobs AS j WHERE j.job_id = batch_job_shards.job_id AND j.version = 1)",
+        "SELECT FROM batch_jobs AS j WHERE j.job_id = batch_job_shards.job_id AND j.version = 1"
+        " AND j.kind = 'create_contributions')",
         run.place.settings.max_attempts - 1,
     )
 
@@ -496,6 +495,7 @@ async def _events(run: Run, aggregate_id: UUID) -> list[asyncpg.Record]:
 SCENARIOS: Mapping[str, Scenario] = {
     "cycle": Scenario(cycle, relayed, settings={"batch_rows": 60}),
     "shards": Scenario(cycle, relayed, settings=BY_THE_SLICE | {"shard_rows": 40}),
+    "one batch": Scenario(cycle, relayed, settings={"batch_rows": 500}),
     "inline": Scenario(inline, active),
     "pause": Scenario(pause, active, settings=BY_THE_SLICE),
     "cancel": Scenario(cancel, cancelled, settings=BY_THE_SLICE),

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import asyncpg
+import redis.asyncio
 
 from core.settings import Settings
-from jobs.engine.bell import connect_redis
 from jobs.engine.progress import ProgressBoard
 from jobs.invariants import AUDIT, INVARIANTS, broken_invariants, broken_sequences
 from tests.support import Servers, Society, make_society, running_servers
@@ -95,20 +95,22 @@ class World:
         `settings` may be outside of what users may set. Raises `IndexError` when all places are taken.
         """
         number = self._free.pop()
-        name = f"p{number}"
-        await self._make_or_restore(number)
-        base = Settings(
-            _env_file=None,
-            database_url=self.servers.postgres.app_url.replace("/guthi?", f"/{name}?"),
-            admin_database_url=self.servers.postgres.admin_url.replace("/guthi?", f"/{name}?"),
-            redis_url=self._redis_url(number),
-            queue_name=f"queue:{name}",
-        )
-        owner = await asyncpg.connect(base.admin_database_url)
         try:
-            yield Place(base.model_copy(update=settings), owner, *self._societies)
+            await self._make_or_restore(number)
+            name = f"p{number}"
+            base = Settings(
+                _env_file=None,
+                database_url=self.servers.postgres.app_url.replace("/guthi?", f"/{name}?"),
+                admin_database_url=self.servers.postgres.admin_url.replace("/guthi?", f"/{name}?"),
+                redis_url=self._redis_url(number),
+                queue_name=f"queue:{name}",
+            )
+            owner = await asyncpg.connect(base.admin_database_url)
+            try:
+                yield Place(base.model_copy(update=settings), owner, *self._societies)
+            finally:
+                owner.terminate()
         finally:
-            owner.terminate()
             self._free.append(number)
 
     async def superuser(self, statement: str) -> None:
@@ -137,11 +139,9 @@ class World:
         await database.execute(_RESTORE if number in self._made else _KEEP)
         await database.close()
         self._made.add(number)
-        redis = connect_redis(
-            Settings(_env_file=None, redis_url=f"{self.servers.valkey.url.removesuffix('0')}{number}")
-        )
-        await redis.flushdb()
-        await redis.aclose(close_connection_pool=True)
+        valkey = redis.asyncio.from_url(self._redis_url(number))  # unlike the application's client, it is patient
+        await valkey.flushdb()
+        await valkey.aclose(close_connection_pool=True)
 
 
 async def broken(owner: asyncpg.Connection, board: ProgressBoard | None = None) -> list[str]:

@@ -164,11 +164,14 @@ function closeLive() {
 }
 function noticeNewJobs(items) {
   const part = document.getElementById("live"), kind = part?.dataset.kinds;
-  if (kind === undefined || new URLSearchParams(location.search).get("after")) return;
-  const isNew = (job) => !ENDED.includes(job.state) && (!kind || job.kind === kind) && !document.querySelector(`[data-job="${job.jobId}"]`);
+  if (kind === undefined) return;
+  const isFirst = !new URLSearchParams(location.search).get("after");
+  const isNew = (job) => isFirst && !ENDED.includes(job.state) && (!kind || job.kind === kind) && !document.querySelector(`[data-job="${job.jobId}"]`);
   const unseen = items.filter(isNew).map((job) => job.jobId).filter((id) => !asked.has(id));
   unseen.forEach((id) => asked.add(id));
-  if (unseen.length) refresh(part);
+  // One that ended before the stream was open is in none of its events.
+  const gone = (row) => !ENDED.includes(row.dataset.state) && !items.some((job) => job.jobId === row.dataset.job);
+  if (unseen.length || [...part.querySelectorAll("[data-job]")].some(gone)) refresh(part);
 }
 const asked = new Set();
 
@@ -178,7 +181,7 @@ function lastLogLine() {
 function addLogLine(entry) {
   const list = document.getElementById("log");
   if (!list || list.querySelector(`[data-entry="${entry.entryNo}"]`)) return;
-  const atEnd = list.scrollTop + list.clientHeight >= list.scrollHeight - 8;
+  const box = list.parentElement, atEnd = box.scrollTop + box.clientHeight >= box.scrollHeight - 8;
   const line = document.createElement("li");
   line.className = `is-${entry.level}`;
   line.dataset.entry = entry.entryNo;
@@ -199,7 +202,7 @@ function addLogLine(entry) {
   list.append(line);
   document.querySelector("[data-empty-log]")?.remove();
   while (list.children.length > MOST_LOG_LINES) list.firstChild.remove();
-  if (atEnd) list.scrollTop = list.scrollHeight;
+  if (atEnd) box.scrollTop = box.scrollHeight;
 }
 
 // --- is everything there? Asked for while the page is seen; what is wrong is said at the top, and goes by itself
@@ -348,7 +351,7 @@ setInterval(tickTimes, CLOCK_MS);
 openLive();
 listenForNotices();
 offerNotifications();
-const log = document.getElementById("log");
+const log = document.getElementById("log")?.parentElement;
 if (log) log.scrollTop = log.scrollHeight;
 if (document.querySelector("[data-retry]")) {
   setInterval(async () => {
