@@ -41,7 +41,7 @@ SETTINGS: dict[str, object] = {
 }
 CHEAP = (Mode.REFUSED, Mode.CUT, Mode.LOST, Mode.CANCELLED, Mode.CANCELLED_AFTER)
 """A short proof breaks every call of the first scenario in one of these, and draws a sample of all there is."""
-SAMPLE, SECOND_SAMPLE = 60, 12
+SAMPLE, SECOND_SAMPLE = 30, 8
 LONG_SECOND_SAMPLE = 600
 LAST_SECOND = 60
 """The second fault strikes up to this many calls after the first."""

@@ -139,8 +139,8 @@ class World:
         await database.execute(_RESTORE if number in self._made else _KEEP)
         await database.close()
         self._made.add(number)
-        # Unlike the application's client, it is patient.
-        valkey = redis.asyncio.from_url(self._redis_url(number))  # type: ignore[no-untyped-call]
+        # Unlike the application's client, this one is patient.
+        valkey: redis.asyncio.Redis = redis.asyncio.Redis.from_url(self._redis_url(number))
         await valkey.flushdb()
         await valkey.aclose(close_connection_pool=True)
 
