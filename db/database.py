@@ -18,6 +18,7 @@ import orjson
 from core.calls import call
 from core.errors import UnavailableError
 from core.settings import Settings
+from core.telemetry import emit
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 AfterCommit = Callable[[], Awaitable[object]]
