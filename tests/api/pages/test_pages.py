@@ -4,6 +4,7 @@ import re
 from collections.abc import Awaitable, Callable
 from html import unescape
 from typing import Any
+from urllib.parse import quote
 
 import asyncpg
 import jwt
@@ -216,7 +217,7 @@ async def test_what_is_typed_is_shown_as_text(admin: Browser, cycles: Cycles) ->
             await admin.get(f"/cycles/{made['cycleId']}", params={"search": typed}),
             await admin.get("/start-cycle", params={"tier": typed, "search": typed}),
             await admin.get("/jobs", params={"kind": typed, "state": typed}),
-            await admin.get(f"/maintenance/{typed.replace('/', '')}"),
+            await admin.get(f"/maintenance/{quote(typed, safe='')}"),
             await admin.get("/cycles", params={"status": typed, "after": typed, "done": typed}),
             await admin.submit("/users", "/users", email=typed, name=typed, role=typed),
             await admin.get("/sign-in", params={"why": typed, "back": typed}),
