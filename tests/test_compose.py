@@ -58,7 +58,7 @@ def test_only_who_asks_gets_what_observes() -> None:
 def test_the_image_gets_every_package() -> None:
     copied = {line.split()[-1] for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("COPY")}
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert packages - {"tests", "bench", "docs"} <= copied  # what only developers run
+    assert packages - {"tests", "bench", "docs", "prove"} <= copied  # what only developers run
 
 
 def test_the_init_script_gives_passwords_and_the_database() -> None:
