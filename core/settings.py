@@ -33,7 +33,8 @@ class Settings(BaseSettings):
     api_key: str = ""
     """The key that the operators' commands send; `guthi_<keyid>_<secret>`."""
     api_patience_seconds: Annotated[float, Field(ge=0, le=3_600)] = 15.0
-    """How long those commands ask again while the API is away, as when it is restarted. 0: not at all."""
+    """How long those commands ask again while the API is away, as when it is restarted. 0: not at all.
+    What watches or follows waits without end, once it has had a first answer."""
 
     # --- connections of one process
     database_pool_size: Annotated[int, Field(ge=2, le=500)] = 10
