@@ -1,6 +1,5 @@
 """The short form of `scripts/prove planted-bugs`; and that a bug which no longer fits the code is no proof."""
 
-import random
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from prove.report import Options
 
 @pytest.mark.timeout(900)
 async def test_the_crash_points_notice_what_is_planted_and_nothing_where_nothing_is() -> None:
-    options = Options(seed=random.randrange(10**6))
+    options = Options(seed=1)  # another one at each `scripts/prove`; here a failure is to be the code's, not the draw's
     outcome = await planted_bugs.prove(options)
     assert list(outcome.failures) == [], f"scripts/prove planted-bugs --seed {options.seed}\n{outcome.report}"
 
