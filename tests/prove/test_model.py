@@ -19,8 +19,9 @@ def test_drawn_histories_hold() -> None:
     histories(examples=6, steps=30)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def ground() -> Iterator[None]:
+    """For the kept ones; the drawn ones come before them, as there is one seam a process and they bring their own."""
     with asyncio.Runner() as runner:
         stack = contextlib.AsyncExitStack()
         try:
@@ -115,6 +116,7 @@ def run(history: Any) -> None:
     kept.teardown()
 
 
+@pytest.mark.usefixtures("ground")
 @pytest.mark.parametrize("history", KEPT)
 def test_a_history_that_was_kept_holds(history: Any) -> None:
     run(history)
@@ -157,6 +159,7 @@ async def nothing(*_: Any, **__: Any) -> None:
     """What should be done is not."""
 
 
+@pytest.mark.usefixtures("ground")
 @pytest.mark.parametrize(
     ("history", "where", "query", "instead"),
     [
