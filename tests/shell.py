@@ -8,7 +8,7 @@ import termios
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from tests.support import ROOT
+from tests.support import ROOT, clean_environment
 from tests.terminal import Terminal
 
 ESCAPE = "\x1b"
@@ -38,7 +38,7 @@ class Command:
         if columns:
             termios.tcsetwinsize(its_out, (24, columns))
         self.seen = b""
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("GUTHI_")}
+        clean = clean_environment()
         clean |= {"TERM": "xterm-256color", **environment}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cli.main", *arguments],

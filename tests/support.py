@@ -49,6 +49,12 @@ def running_servers() -> Iterator[Servers]:
         shutil.rmtree(directory)
 
 
+def clean_environment() -> dict[str, str]:
+    """What a command is given at a desk: no settings, and the size of its own terminal instead of the test runner's."""
+    told = {"COLUMNS", "LINES"}
+    return {name: value for name, value in os.environ.items() if name not in told and not name.startswith("GUTHI_")}
+
+
 @dataclass(frozen=True)
 class Society:
     """`dead` is a deceased member of the tier; `members` are active ones and owe."""

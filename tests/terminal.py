@@ -1,7 +1,6 @@
 """A command in a real terminal: keys go in, and the screen is read as a person sees it."""
 
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -9,7 +8,7 @@ from collections.abc import Callable, Mapping
 import pexpect
 import pyte
 
-from tests.support import ROOT
+from tests.support import ROOT, clean_environment
 
 
 class Terminal:
@@ -18,7 +17,7 @@ class Terminal:
     def __init__(
         self, arguments: tuple[str, ...], environment: Mapping[str, str], columns: int = 80, rows: int = 24
     ) -> None:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("GUTHI_")}
+        clean = clean_environment()
         clean |= {"TERM": "xterm-256color", **environment}
         command = ["-m", "cli.main", *arguments]
         self._spawned = pexpect.spawn(sys.executable, command, cwd=ROOT, env=clean, dimensions=(rows, columns))

@@ -15,6 +15,7 @@ WATCHED = (
     "reconcile",
     "purge_idempotency_keys",
     "purge_job_samples",
+    "purge_sessions",
     "check_sequences",
     "chain_audit",
 )

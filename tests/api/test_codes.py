@@ -1,5 +1,6 @@
 """Every code of `core.errors` that the API can answer with is reached here, and no other is."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import asyncpg
@@ -86,6 +87,16 @@ async def defect(case: Case) -> httpx.Response:
     return await case.client.get("/api/tiers")
 
 
+async def running(case: Case) -> httpx.Response:
+    """Of two at once one waits for the table, and the other is told so."""
+    async with case.owner.transaction():
+        await case.owner.execute("LOCK TABLE idempotency_keys")
+        asked = {asyncio.create_task(case.client.post("/api/maintenance/purge_idempotency_keys/run")) for _ in "12"}
+        refused, waiting = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(waiting)
+    return refused.pop().result()
+
+
 def get(path: str) -> Asked:
     return lambda case: case.client.get(path)
 
@@ -124,6 +135,8 @@ REACHED: dict[str, tuple[int, Asked]] = {
     "JOB_NOT_FOUND": (404, get(f"/api/jobs/{UNKNOWN}")),
     "CONTRIBUTION_NOT_FOUND": (404, contribution),
     "USER_NOT_FOUND": (404, get(f"/api/users/{UNKNOWN}")),
+    "MAINTENANCE_NOT_FOUND": (404, get("/api/maintenance/nothing/runs")),
+    "MAINTENANCE_RUNNING": (409, running),
     "KEY_NOT_FOUND": (404, lambda case: case.client.delete(f"/api/keys/{UNKNOWN}")),
 }
 

@@ -7,7 +7,11 @@ import asyncpg
 import httpx
 import pytest
 
+from api.app import create_app
+from core.settings import Settings
+from tests.api.conftest import client_of
 from tests.api.expect import refused, unchanged
+from tests.support import Society
 
 PAIRS = 50
 THINGS = ["/api/tiers", "/api/agents", "/api/members", "/api/users"]
@@ -70,7 +74,14 @@ async def test_fifty_pairs_at_once_lose_nothing(client: httpx.AsyncClient, thing
                 assert refused(answer, 409, "CONCURRENT_MODIFICATION")["context"]["version"] == version + 1
 
 
-async def test_fifty_pairs_on_fifty_things_at_once(client: httpx.AsyncClient) -> None:
+async def test_fifty_pairs_on_fifty_things_at_once(settings: Settings, society: Society) -> None:
+    patient = settings.model_copy(update={"database_pool_wait_seconds": 60.0})  # a hundred at once, ten connections
+    app = create_app(patient)
+    async with app.router.lifespan_context(app), client_of(app, society.api_key) as client:
+        await _fifty_pairs(client)
+
+
+async def _fifty_pairs(client: httpx.AsyncClient) -> None:
     made = [(await client.post("/api/agents", json={"code": f"P{n}", "name": "x"})).json() for n in range(PAIRS)]
 
     async def pair(agent: dict[str, Any]) -> None:

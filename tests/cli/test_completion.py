@@ -1,6 +1,5 @@
 """The tab key: what is offered, and that nothing is ever said or waited for."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -11,12 +10,12 @@ import pytest
 from cli import completion
 from tests.cli.test_cycles import started
 from tests.shell import Shell
-from tests.support import ROOT
+from tests.support import ROOT, clean_environment
 
 
 def offered(line: str, variables: Mapping[str, str], shell: str = "bash") -> list[str]:
     """What `line` and the tab key bring, given that nothing is said."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("GUTHI_")}
+    clean = clean_environment()
     words = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" ")), "_TYPER_COMPLETE_ARGS": line}
     done = subprocess.run(
         [sys.executable, "-m", "cli.main"],

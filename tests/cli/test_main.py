@@ -1,11 +1,12 @@
 """The command as a shell sees it: exit codes, one line for a failure, and what it can do without."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support import clean_environment
 
 ROOT = Path(__file__).parents[2]
 AWAY = {"GUTHI_API_KEY": "k", "GUTHI_API_URL": "http://127.0.0.1:1", "GUTHI_API_PATIENCE_SECONDS": "0"}
@@ -13,7 +14,7 @@ NOWHERE = "postgresql://guthi_owner@127.0.0.1:1/guthi"
 
 
 def guthi(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("GUTHI_")}
+    clean = clean_environment()
     command = [sys.executable, "-m", "cli.main", *arguments]
     return subprocess.run(command, cwd=ROOT, env={**clean, **environment}, capture_output=True, text=True, check=False)
 

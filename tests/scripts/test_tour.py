@@ -1,7 +1,6 @@
 """`scripts/tour` as a newcomer runs it: a member's whole way over HTTP, with real processes behind it."""
 
 import asyncio
-import os
 import re
 import subprocess
 import sys
@@ -10,11 +9,11 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 
 from jobs.invariants import broken_invariants
-from tests.support import ROOT, Api, Society, Worker
+from tests.support import ROOT, Api, Society, Worker, clean_environment
 
 
 def tour(**environment: str) -> str:
-    given = {name: value for name, value in os.environ.items() if not name.startswith("GUTHI_")}
+    given = clean_environment()
     run = subprocess.run(
         [sys.executable, ROOT / "scripts" / "tour.py"],
         env={**given, "PYTHONPATH": str(ROOT), **environment},
