@@ -63,15 +63,16 @@ def _recovery(data: Mapping[str, Any], path: Path) -> None:
     seen = [(SHORT.get(name, name), after) for name, after in data["seen"].items() if isinstance(after, dict)]
     seen = [(name, after) for name, after in seen if after["stood"]]
     waits = [after["by_itself"] or 0 for _, after in seen]
-    notes = [
-        f"{after['by_itself']:.1f} s"
-        if after["by_itself"]
-        else "not within 15 s"
-        + (f"; {after['after_restart']:.1f} s after a restart" if after["after_restart"] else "; nor after a restart")
-        for _, after in seen
-    ]
+    notes = [_aftermath(after) for _, after in seen]
     title = "SIGKILL of the worker: seconds until another goes on, nothing restarted"
     _bars([name for name, _ in seen], waits, notes, title, "linear scale", path, "Guthi", most=15)
+
+
+def _aftermath(after: Mapping[str, Any]) -> str:
+    if after["by_itself"]:
+        return f"{after['by_itself']:.1f} s{'' if after['is_whole'] else '; not whole 15 s later'}"
+    restarted = f"{after['after_restart']:.1f} s after a restart" if after["after_restart"] else "nor after a restart"
+    return f"not within 15 s; {restarted}"
 
 
 def _bars(

@@ -129,7 +129,8 @@ def _table(members: int, seen: dict[str, "Aftermath | str"]) -> Table:
     rows = [_row(name, after, members) for name, after in seen.items()]
     note = (
         "Two workers; the one that has the work is killed with SIGKILL (with what it started) once a twentieth is done."
-        " A statement's and COPY's client is the worker, and nobody takes up what it left."
+        " A statement's and COPY's client is the worker, and nobody takes up what it left. Who goes on has as long"
+        f" again to end: {PATIENCE_SECONDS} s."
     )
     return Table(f"SIGKILL in the middle of {members:,} contributions", columns, rows, note)
 
@@ -145,8 +146,8 @@ def _row(name: str, after: "Aftermath | str", members: int) -> list[str]:
         f"{after.stood:,}",
         _wait(after.by_itself) if has_queue else "nobody could",
         _wait(after.after_restart) if has_queue and after.by_itself is None else "",
-        "yes" if after.stood and went_on else "no",
-        "yes" if after.is_whole else f"no: {after.rows:,} of {members:,} rows",
+        "yes" if after.stood and went_on else "not seen" if after.stood else "no: nothing stood",
+        "yes" if after.is_whole else f"{'not by then' if has_queue else 'no'}: {after.rows:,} of {members:,} rows",
     ]
 
 

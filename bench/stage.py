@@ -100,6 +100,8 @@ class Stage:
         self.postgres = EmbeddedPostgres(self._dir / "p")
         self.valkey = EmbeddedValkey(self._dir / "v")
         self.port = free_port()
+        self.set_up: set[str] = set()
+        """Peers whose own tables exist here."""
         self._started = 0
         self._processes: list[Process] = []
 

@@ -163,7 +163,8 @@ class Peer(Way):
         self.stage = stage
         await stage.owner.execute(OWN_TABLES)
         self.workers = []
-        if self._command[0].endswith(".py"):
+        if self._command[0].endswith(".py") and self.name not in stage.set_up:
+            stage.set_up.add(self.name)
             setup = self._process("setup")
             if await asyncio.to_thread(setup.wait, 60):
                 raise RuntimeError(setup.log.read_text()[-2_000:])
