@@ -138,7 +138,7 @@ class Supervisor:
         await self.stop_asked.wait()
 
     async def _watch_servers(self) -> None:
-        before = (self.postgres.pid, self.valkey.pid)
+        before = (self.record.pids.postgres, self.record.pids.valkey)  # one may have gone since they were written
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             now = (self.postgres.pid, self.valkey.pid)
