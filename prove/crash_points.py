@@ -43,6 +43,8 @@ CHEAP = (Mode.REFUSED, Mode.CUT, Mode.LOST, Mode.CANCELLED, Mode.CANCELLED_AFTER
 """A short proof breaks every call of the first scenario in one of these, and draws a sample of all there is."""
 SAMPLE, SECOND_SAMPLE = 30, 8
 LONG_SECOND_SAMPLE = 600
+TRY_SECONDS = 3 * PATIENCE_SECONDS
+"""What never ends by itself is not proven either."""
 LAST_SECOND = 60
 """The second fault strikes up to this many calls after the first."""
 
@@ -128,7 +130,10 @@ async def try_all(world: World, tries: Iterable[Try]) -> list[Tried]:
     async def in_turn(one: Try) -> Tried:
         async with slots:
             try:
-                return await try_one(world, one)
+                async with asyncio.timeout(TRY_SECONDS):
+                    return await try_one(world, one)
+            except TimeoutError:
+                return Tried(one, True, [f"it did not end in {TRY_SECONDS} s"], TRY_SECONDS)
             except Exception as error:
                 return Tried(one, False, ["".join(traceback.format_exception(error))], 0.0)
             finally:

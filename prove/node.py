@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from core.settings import Settings
+from core.tasks import end_task
 from jobs.engine.bell import connect_redis
 from jobs.engine.engine import Engine
 from jobs.maintenance import run_maintenance
@@ -80,7 +81,7 @@ class Node:
             return
         if self._worker is not None and self._worker.tasks:
             await asyncio.wait(list(self._worker.tasks.values()), timeout=10)
-        await _end(self._running)
+        await end_task(self._running)
         if self._worker is not None:
             await self._dismiss(self._worker)
         self._worker = self._running = None
@@ -88,7 +89,7 @@ class Node:
     async def _dismiss(self, worker: BellWorker) -> None:
         tasks = [*worker.tasks.values(), *([worker.main_task] if worker.main_task else [])]
         for task in tasks:
-            await _end(task)
+            await end_task(task)
         worker.tasks.clear()  # arq would ask each how it went
         await worker.close()
 
@@ -102,10 +103,3 @@ class Node:
         self.engine.stopping.set()
         await self.rest()
         await self._stack.aclose()
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    """One cancel is not enough: a library below that swallows it would leave a task that never ends."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=0.2)
