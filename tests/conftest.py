@@ -65,6 +65,8 @@ async def settings(servers: Servers) -> AsyncIterator[Settings]:
         admin_database_url=servers.postgres.admin_url.replace("/guthi?", f"/{name}?"),
         redis_url=servers.valkey.url,
         queue_name=f"queue:{name}",
+        # A hundred at once on a busy machine is slow, and not what most tests are about: those that are set their own.
+        database_pool_wait_seconds=60.0,
     )
     await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await server.close()

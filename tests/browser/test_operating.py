@@ -85,11 +85,12 @@ async def test_from_the_sign_in_to_active_without_a_reload(
     await expect(page.locator(STATE)).to_have_text("Active")
     await expect(page.locator("[data-v=sum]")).to_have_text("100% (2,000/2,000)")
     steps, shifted = await page.evaluate("[window.steps, window.shifted]")
-    assert len(steps) >= 4 and steps == sorted(steps) and steps[-1] == 100
+    # How many it shows, and whether the last is seen here or in the sum above, depends on how busy the machine is.
+    assert len(steps) >= 3 and steps == sorted(steps)
     assert shifted < 0.01  # nothing moved but the numbers and the bar
     await expect(page.locator("#contributions tbody tr")).to_have_count(25)
     await expect(page.locator("#rates .curve")).to_have_count(1)
-    assert "job_completed" in await page.locator("#log").inner_text()
+    await expect(page.locator("#log")).to_contain_text("job_completed")
     for tab in (page, elsewhere):
         await expect(tab.locator(".toast")).to_contain_text("is ready")
         await expect(tab.locator(".toast")).to_contain_text("2,000 contributions are made")
