@@ -26,7 +26,7 @@ from core.settings import Settings
 from prove.injection import KILLS, Mode, Point, Watch, watching
 from prove.node import Node
 from prove.report import Options, Outcome, table
-from prove.scenarios import MEMBERS, PATIENCE_SECONDS, SCENARIOS, NotRecoveredError, Run, Scenario
+from prove.scenarios import MEMBERS, PATIENCE_SECONDS, SCENARIOS, STALL_LEASE_SECONDS, NotRecoveredError, Run, Scenario
 from prove.world import Place, World, broken
 from tests.support import Society
 
@@ -147,7 +147,8 @@ async def try_all(world: World, tries: Iterable[Try]) -> list[Tried]:
 
 async def try_one(world: World, one: Try) -> Tried:
     scenario = SCENARIOS[one.scenario]
-    async with world.place(**SETTINGS | dict(scenario.settings)) as place:
+    lease = {"lease_seconds": STALL_LEASE_SECONDS} if one.mode is Mode.STALLED else {}
+    async with world.place(**SETTINGS | dict(scenario.settings) | lease) as place:
         await scenario.prepare(place)
         if one.mode in KILLS:
             struck_at = await _die(place, one)

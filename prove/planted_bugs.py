@@ -105,6 +105,12 @@ BUGS: Mapping[str, Bug] = {
                 "AND lease_token = :lease_token\n    RETURNING tenant_id, job_id, shard_no, processed",
                 "AND (lease_token = :lease_token OR true)\n    RETURNING tenant_id, job_id, shard_no, processed",
             ),
+            # The table is a second guard: a shard that nobody holds cannot be given a lease's end.
+            Edit(
+                "sql/migrations/0004_batch_jobs.sql",
+                "    CHECK ((lease_token IS NULL) = (lease_expires_at IS NULL)),\n",
+                "",
+            ),
         ],
         "cancel",
         [Mode.FROZEN],

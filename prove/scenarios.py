@@ -20,12 +20,12 @@ from jobs.engine.bell import connect_redis
 from jobs.engine.progress import ProgressBoard
 from prove.injection import Watch
 from prove.node import Node
-from prove.world import Place, broken, found, members_who_owe, wrong_contributions, wrong_notifications
+from prove.world import Place, broken, flush_redis, found, members_who_owe, wrong_contributions, wrong_notifications
 
 PATIENCE_SECONDS = 60
 """By then everything has recovered, or never will."""
-STALL = 0.6
-"""Of a lease."""
+STALL, STALL_LEASE_SECONDS = 0.6, 4.0
+"""How much of a lease, and of one so long that another node can come to the end meanwhile."""
 SWEEP_SECONDS = 0.4
 """As the cron table would; a run without faults needs no sweep, and is mostly done by then."""
 WAITED = "waited in vain:"
@@ -105,7 +105,7 @@ class Run:
             if by_the_slice and not worker.done():
                 await asyncio.wait([worker], timeout=0.02)
             await self._pause(what, 0.01)
-        await self.node.rest()
+        await self._act(lambda: self.node.rest())  # struck while it goes, it is gone all the same
 
     async def rows_stand(self, cycle_id: UUID, rows: int) -> None:
         """Work by the slice until that many contributions stand, or the job runs no more."""
@@ -300,7 +300,7 @@ async def forbid_the_middle_member(place: Place) -> None:
 async def transient(run: Run) -> None:
     """The second batch finds the disk full, once; and every ring is lost before it is heard."""
     cycle_id = await run.start_cycle()
-    await run.node.engine.bell._redis.flushdb()
+    await flush_redis(run.place.settings.redis_url)
     await run.sweep()
     await run.rows_stand(cycle_id, 1)
     await run.quiet()

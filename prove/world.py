@@ -139,10 +139,14 @@ class World:
         await database.execute(_RESTORE if number in self._made else _KEEP)
         await database.close()
         self._made.add(number)
-        # Unlike the application's client, this one is patient.
-        valkey: redis.asyncio.Redis = redis.asyncio.Redis.from_url(self._redis_url(number))
-        await valkey.flushdb()
-        await valkey.aclose(close_connection_pool=True)
+        await flush_redis(self._redis_url(number))
+
+
+async def flush_redis(url: str) -> None:
+    """By a client that, unlike the application's, is patient, and whose calls are none of the system's."""
+    valkey: redis.asyncio.Redis = redis.asyncio.Redis.from_url(url)
+    await valkey.flushdb()
+    await valkey.aclose(close_connection_pool=True)
 
 
 async def broken(owner: asyncpg.Connection, board: ProgressBoard | None = None) -> list[str]:
