@@ -13,7 +13,7 @@ import random
 import signal
 import sys
 import traceback
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -30,7 +30,7 @@ from prove.scenarios import MEMBERS, PATIENCE_SECONDS, SCENARIOS, STALL_LEASE_SE
 from prove.world import Place, World, broken
 from tests.support import Society
 
-AT_ONCE = 8
+AT_ONCE = 14
 """Most of a run is waiting: for a lease to run out, for a sweep."""
 SETTINGS: dict[str, object] = {
     "lease_seconds": 1.0,
@@ -290,8 +290,8 @@ def _report(points: dict[str, Sequence[Point]], tried: Sequence[Tried]) -> Outco
         for name in [*points, "all"]
     ]
     failures = [f"{one.what}: {'; '.join(one.wrong)}" for one in tried if one.wrong]
-    missed = [str(one.what) for one in tried if not one.reached]
-    struck = len(tried) - len(missed)
+    missed = Counter(f"{one.what.scenario}: {one.what.point}" for one in tried if not one.reached)
+    struck = len(tried) - missed.total()
     if struck < len(tried) / 2:
         failures.append(f"only {struck} of {len(tried)} faults struck: runs do not come by what the first ones came by")
     lines = [
@@ -299,7 +299,8 @@ def _report(points: dict[str, Sequence[Point]], tried: Sequence[Tried]) -> Outco
         f"\n{struck} faults struck, {len(failures)} were not recovered from. Longest: from the fault to the end.",
     ]
     if missed:
-        lines.append(f"{len(missed)} points were not reached in their run, and count as not tried: {'; '.join(missed)}")
+        told = "; ".join(f"{point} ({times} times)" if times > 1 else point for point, times in missed.items())
+        lines.append(f"{missed.total()} faults did not strike, as their run did not come by that call: {told}")
     return Outcome("\n".join(lines), failures)
 
 

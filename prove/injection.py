@@ -140,16 +140,17 @@ class Watch:
 
 @contextlib.contextmanager
 def watching() -> Iterator[None]:
-    """Calls go by whoever watches the task that makes them. arq is silent: of injected faults it would write pages."""
-    arq = logging.getLogger("arq")
-    level = arq.level
-    arq.setLevel(logging.CRITICAL)
+    """Calls go by whoever watches the task that makes them. Of injected faults libraries would write pages of log."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, ("arq", "asyncio"))}
+    for logger in levels:
+        logger.setLevel(logging.CRITICAL)
     intercept(_pass)
     try:
         yield
     finally:
         intercept(None)
-        arq.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 async def _pass(name: str, act: Act) -> Any:
