@@ -1,10 +1,17 @@
-"""A bug which no longer fits the code is no proof."""
+"""Bugs are noticed and their absence is too; and a bug which no longer fits the code is no proof."""
 
 from pathlib import Path
 
 import pytest
 
-from prove.planted_bugs import Edit, plant
+from prove.planted_bugs import Edit, plant, prove
+from prove.report import Options
+
+
+@pytest.mark.timeout(600)
+async def test_each_bug_is_noticed_and_nothing_else_is() -> None:
+    outcome = await prove(Options(seed=1))
+    assert outcome.failures == []
 
 
 @pytest.mark.parametrize("text", ["nothing of it", "twice: the line; twice: the line"])
