@@ -19,6 +19,8 @@ from jobs.engine.bell import REDIS_FAULTS
 from jobs.engine.progress import CHANNEL
 
 FALLBACK_SECONDS = 1.0
+MOST_TOLD = 1_000
+"""What one reader tells in a second: of one topic each hears less often when many watch, and the job is not held up."""
 
 
 class News(Protocol):
@@ -37,7 +39,7 @@ class Topic(Protocol[Told]):
     hint: str
     """The progress key whose change is news, or the beginning of several: up to the tenant."""
     gap: float
-    """Shortest time between two reads, in seconds."""
+    """Shortest time between two reads, in seconds; longer with more than `gap * MOST_TOLD` watchers."""
 
     is_behind: bool
     """The last read did not reach the end: the next one need not wait for a change."""
@@ -125,10 +127,11 @@ class Feeds:
                 if news is not None:
                     for watcher in reader.watchers:
                         watcher.put(news)
-                await asyncio.sleep(topic.gap)
+                gap = max(topic.gap, len(reader.watchers) / MOST_TOLD)
+                await asyncio.sleep(gap)
                 if not topic.is_behind:
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(FALLBACK_SECONDS - topic.gap):
+                        async with asyncio.timeout(FALLBACK_SECONDS - gap):
                             await reader.changed.wait()
                 reader.changed.clear()
         finally:

@@ -17,10 +17,13 @@ from typing import Any
 import psutil
 
 from bench import crash, create, floor, growth, latency, reads
-from bench.report import Part, markdown
+from bench.report import Part, markdown, write_below
 from bench.scale import Scale
 from bench.stage import Stage
 
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "performance.md"
+"""Shows what lies in `results.json` here: below its mark each run brings it up to date."""
 Measure = Callable[[Stage, Scale], Awaitable[Part]]
 MEASURES: dict[str, Measure] = {
     "create-5000": partial(create.measure, members=5_000),
@@ -36,13 +39,13 @@ MEASURES: dict[str, Measure] = {
 LARGE: dict[str, Measure] = {"create-10000000": partial(create.measure, members=10_000_000)}
 
 
-async def main(names: list[str], scale: Scale, results: Path) -> bool:
+async def main(names: list[str], scale: Scale, results: Path | None) -> bool:
     """True when every goal of these parts was reached. What a part saw is kept before the next one begins."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # and the servers are stopped
-    kept = results / "results.json"
-    parts: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    kept = results and results / "results.json"
+    parts: dict[str, Any] = json.loads(kept.read_text()) if kept and kept.exists() else {}
     reached = True
     for name in names:
         print(f"measuring {name}", file=sys.stderr)
@@ -52,8 +55,10 @@ async def main(names: list[str], scale: Scale, results: Path) -> bool:
             part = await (MEASURES | LARGE)[name](stage, scale)
         parts[name] = part.to_json() | {"machine": machine}
         parts = {known: parts[known] for known in [*MEASURES, *LARGE] if known in parts}
-        kept.write_text(json.dumps(parts, indent=1))
-        (results / "results.md").write_text(markdown(parts))
+        if kept:
+            kept.write_text(json.dumps(parts, indent=1))
+        if results == HERE:
+            write_below(PAGE, markdown(parts))
         print(markdown({name: parts[name]}))
         reached = reached and all(figure.reached for figure in part.figures)
     return reached
@@ -77,11 +82,10 @@ if __name__ == "__main__":
     parser.add_argument("names", nargs="*", metavar="name", help=f"what to measure: {known}; else all")
     parser.add_argument("--quick", action="store_true", help="small and few: to see that it runs, not what it reaches")
     parser.add_argument("--large", action="store_true", help="ten million members, fifty million rows; an hour")
-    parser.add_argument(
-        "--results", type=Path, default=Path(__file__).parent, help="where results.json and .md are kept"
-    )
+    parser.add_argument("--results", type=Path, help="a directory for results.json; no page is written from there")
     given = parser.parse_args()
     if unknown := set(given.names) - set(MEASURES | LARGE):
         parser.error(f"there is no {', '.join(sorted(unknown))}")
     chosen = given.names or [*MEASURES, *(LARGE if given.large else {})]
-    sys.exit(not asyncio.run(main(chosen, Scale(given.quick, given.large), given.results)))
+    results = given.results or (None if given.quick else HERE)  # what is quick is not to stand beside what was measured
+    sys.exit(not asyncio.run(main(chosen, Scale(given.quick, given.large), results)))

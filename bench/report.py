@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -55,17 +56,28 @@ def in_seconds(seconds: float) -> str:
     return f"{1e3 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
 
 
+MARK = "<!-- scripts/bench writes what follows. -->\n"
+
+
+def write_below(page: Path, text: str) -> None:
+    """Put `text` where the page has what was printed before; what people wrote above its mark stays."""
+    above, mark, _ = page.read_text().partition(MARK)
+    if not mark:
+        raise ValueError(f"{page} has no line {MARK.strip()}")
+    page.write_text(f"{above}{mark}\n{text}")
+
+
 def markdown(parts: Mapping[str, Mapping[str, Any]]) -> str:
     """All parts as they lie in `results.json`: the figures with goals first, then each part's tables."""
     figures = [figure for part in parts.values() for figure in part["figures"]]
-    lines = ["# What was measured", ""]
+    lines = ["## What was printed", ""]
     if figures:
         rows = [[f["what"], f["goal"], f["seen"], "yes" if f["reached"] else "**no**", f["behind"]] for f in figures]
-        lines += ["## Goals", "", *_grid(["figure", "goal", "seen", "reached", "behind it"], rows)]
+        lines += ["### Goals", "", *_grid(["figure", "goal", "seen", "reached", "behind it"], rows)]
     for name, part in parts.items():
-        lines += [f"## {name}", "", f"{part['machine']}", ""]
+        lines += [f"### {name}", "", f"{part['machine']}", ""]
         for table in part["tables"]:
-            lines += [f"### {table['title']}", "", *_grid(table["columns"], table["rows"])]
+            lines += [f"#### {table['title']}", "", *_grid(table["columns"], table["rows"])]
             lines += [table["note"], ""] if table["note"] else []
     return "\n".join(lines)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.report import MARK, write_below
 from tests.support import ROOT
 
 
@@ -23,13 +24,27 @@ def test_quick_runs_and_reports_each_part(tmp_path: Path, names: tuple[str, ...]
     assert done.returncode in (0, 1), done.stderr  # 1: a goal was missed, as it may be at such a size
     parts = json.loads((tmp_path / "results.json").read_text())
     assert list(parts) == list(names)
-    report = (tmp_path / "results.md").read_text()
     for name in names:
         assert parts[name]["tables"], name
-        assert f"## {name}" in report
+        assert f"### {name}" in done.stdout
         for table in parts[name]["tables"]:
             assert all(len(row) == len(table["columns"]) for row in table["rows"]), table["title"]
-    assert "| this system |" in report
+    assert "| this system |" in done.stdout
+
+
+def test_what_was_printed_before_gives_way_and_what_people_wrote_stays(tmp_path: Path) -> None:
+    page = tmp_path / "performance.md"
+    page.write_text(f"# Performance\n\nSo fast.\n\n{MARK}\nolder\n")
+    write_below(page, "newer\n")
+    assert page.read_text() == f"# Performance\n\nSo fast.\n\n{MARK}\nnewer\n"
+
+
+def test_a_page_without_the_mark_is_left_alone(tmp_path: Path) -> None:
+    page = tmp_path / "performance.md"
+    page.write_text("# Performance\n")
+    with pytest.raises(ValueError, match="has no line"):
+        write_below(page, "newer\n")
+    assert page.read_text() == "# Performance\n"
 
 
 def test_an_unknown_part_is_refused() -> None:
