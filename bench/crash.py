@@ -4,8 +4,7 @@ import asyncio
 import signal
 import time
 from dataclasses import dataclass
-
-import psutil
+from pathlib import Path
 
 from bench.report import Part, Table, at_most, in_seconds, spread
 from bench.scale import Scale
@@ -55,19 +54,21 @@ async def _kill(stage: Stage, way: Way, society: Society) -> Aftermath:
     """Of two workers the one that has the work is killed.
 
     Of this system's, which would share it, the second is frozen until shortly before. A peer's is known by the
-    processor time that it took: a frozen one would still be handed what Redis pops for it.
+    processor time that it took since the first batch: a frozen one would still be handed what Redis pops for it.
     """
     await stage.clear()
     async with way.open(stage, workers=2):
         frozen = way.workers[1:] if isinstance(way, Ours) else []
         for worker in frozen:
             worker.send(signal.SIGSTOP)
-        before = {worker: _cpu(worker) for worker in way.workers}
+        before = {worker: _on_cpu(worker) for worker in way.workers}
         starting = asyncio.create_task(way.start(society))
         run = None
         if isinstance(way, Ours) or (isinstance(way, Peer) and way.has_worker):
             run = await starting
-            while (shown := await way.processed(run)) < society.members // 20:
+            while (shown := await way.processed(run)) < society.members // 10:
+                if not shown:
+                    before = {worker: _on_cpu(worker) for worker in way.workers}
                 await asyncio.sleep(0.003)
         else:  # the client itself does it, and answers when all is done
             await asyncio.sleep(0.3)
@@ -75,7 +76,7 @@ async def _kill(stage: Stage, way: Way, society: Society) -> Aftermath:
         for worker in frozen:
             worker.send(signal.SIGCONT)
         await asyncio.sleep(0.05)
-        victim = way.workers[0] if frozen else max(way.workers, key=lambda worker: _cpu(worker) - before[worker])
+        victim = way.workers[0] if frozen else max(way.workers, key=lambda worker: _on_cpu(worker) - before[worker])
         victim.kill_group()
         killed = time.perf_counter()
         await asyncio.sleep(0.5)  # a commit that was on its way may still arrive
@@ -102,10 +103,10 @@ async def _kill(stage: Stage, way: Way, society: Society) -> Aftermath:
         return Aftermath(stood, shown, by_itself, after_restart, is_done and rows == society.members, rows)
 
 
-def _cpu(worker: Process) -> float:
-    """Seconds of processor time that it took so far, with what it started."""
-    times = [psutil.Process(pid).cpu_times() for pid in (worker.pid, *children_of(worker.pid))]
-    return sum(time.user + time.system for time in times)
+def _on_cpu(worker: Process) -> int:
+    """Nanoseconds that it was on a processor so far, with what it started: Linux says."""
+    tasks = [task for pid in (worker.pid, *children_of(worker.pid)) for task in Path(f"/proc/{pid}/task").iterdir()]
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
 
 
 async def _next_row(way: Way, run: Run, stood: int, since: float) -> float | None:
@@ -128,7 +129,7 @@ def _table(members: int, seen: dict[str, "Aftermath | str"]) -> Table:
     ]
     rows = [_row(name, after, members) for name, after in seen.items()]
     note = (
-        "Two workers; the one that has the work is killed with SIGKILL (with what it started) once a twentieth is done."
+        "Two workers; the one that has the work is killed with SIGKILL (with what it started) once a tenth is done."
         " A statement's and COPY's client is the worker, and nobody takes up what it left. Who goes on has as long"
         f" again to end: {PATIENCE_SECONDS} s."
     )

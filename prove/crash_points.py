@@ -42,7 +42,8 @@ SETTINGS: dict[str, object] = {
 CHEAP = (Mode.REFUSED, Mode.CUT, Mode.LOST, Mode.CANCELLED, Mode.CANCELLED_AFTER)
 """A short proof breaks every call of the first scenario in one of these, and draws a sample of all there is."""
 SAMPLE, SECOND_SAMPLE = 30, 8
-LONG_SECOND_SAMPLE = 600
+SECOND_SHARE = 25
+"""Of so many calls and modes a long proof gives one a second fault, too."""
 TRY_SECONDS = 3 * PATIENCE_SECONDS
 """What never ends by itself is not proven either."""
 LAST_SECOND = 60
@@ -101,7 +102,7 @@ def _choose(points: dict[str, Sequence[Point]], options: Options, draw: random.R
         chosen = [Try(first, draw.choice(CHEAP), point) for point in points.get(first, ())]
         chosen += draw.sample(every, min(SAMPLE, len(every)))
     modes = [mode for mode in Mode if mode not in (*KILLS, Mode.STALLED, Mode.FROZEN)]
-    for one in draw.sample(every, min(LONG_SECOND_SAMPLE if options.long else SECOND_SAMPLE, len(every))):
+    for one in draw.sample(every, len(every) // SECOND_SHARE if options.long else min(SECOND_SAMPLE, len(every))):
         second = (draw.choice(modes), draw.randint(1, LAST_SECOND))
         if one.mode not in (Mode.STALLED, Mode.FROZEN):
             chosen.append(Try(one.scenario, one.mode, one.point, second))
