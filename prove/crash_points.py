@@ -23,10 +23,11 @@ from typing import Any
 import asyncpg
 
 from core.settings import Settings
+from prove.client import PATIENCE_SECONDS, STALL_LEASE_SECONDS, NotRecoveredError, Run
 from prove.injection import KILLS, Mode, Point, Watch, watching
 from prove.node import Node
 from prove.report import Options, Outcome, table
-from prove.scenarios import MEMBERS, PATIENCE_SECONDS, SCENARIOS, STALL_LEASE_SECONDS, NotRecoveredError, Run, Scenario
+from prove.scenarios import MEMBERS, SCENARIOS, Scenario
 from prove.world import Place, World, broken
 from tests.support import Society
 

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
+from prove.client import WAITED, NotRecoveredError
 from prove.crash_points import Try, calls_of, try_all
 from prove.injection import Mode, watching
 from prove.report import Options, Outcome, table
-from prove.scenarios import MEMBERS, SCENARIOS, WAITED, NotRecoveredError
+from prove.scenarios import MEMBERS, SCENARIOS
 from prove.world import World
 
 ROOT = Path(__file__).parents[1]
