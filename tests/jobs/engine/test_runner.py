@@ -35,11 +35,12 @@ async def ready(engine: Engine, owner: asyncpg.Connection, members: int) -> tupl
 
 
 class Noting(CreateContributions):
-    """Notes which shards are in a batch at the same time."""
+    """Notes which shards are in a batch at the same time; each waits until `wanted` of them once were."""
 
     def __init__(self) -> None:
         self.inside: list[str] = []
-        self.most = 0
+        self.most = self.wanted = 0
+        self.met = asyncio.Condition()
 
     async def run_batch(self, tx: Transaction, job: Job, cursor: str, bound: str) -> int:
         shard = await tx.connection.fetchval(
@@ -52,6 +53,9 @@ class Noting(CreateContributions):
         self.most = max(self.most, len(self.inside))
         try:
             await asyncio.sleep(0.005)
+            async with self.met:
+                self.met.notify_all()
+                await self.met.wait_for(lambda: self.most >= self.wanted)
             return await super().run_batch(tx, job, cursor, bound)
         finally:
             self.inside.remove(shard)
@@ -72,6 +76,7 @@ async def test_each_shard_has_one_runner_and_a_job_no_more_than_it_may(
                 runners.create_task(run_job(runner, society.tenant_id, job_id))
             while not await count_rows(owner, cycle_id):
                 await asyncio.sleep(0.005)
+            kind.wanted = parallelism
             for _ in range(12):
                 runners.create_task(run_job(runner, society.tenant_id, job_id))
         await run_job(runner, society.tenant_id, job_id)
