@@ -188,7 +188,7 @@ polled.methods = {"GET"}
 async def stream(request: Request, engine: CurrentEngine, caller: Viewer, cycle_id: UUID) -> EventSourceResponse:
     """The same as server-sent events, at most ten a second; the last one when nothing more will come.
 
-    When more than a hundred watch, each is told less often, so that a thousand events a second are sent in all.
+    When more than a hundred watch, each is told less often: a process sends a thousand a second of one cycle at most.
     A client that lost the connection opens it again and is given the present state first.
     """
     feeds, gate = request.app.state.feeds, request.app.state.gate
