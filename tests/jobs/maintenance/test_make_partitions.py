@@ -1,12 +1,26 @@
 """Partitions are made ahead, and what came too early for them is not lost."""
 
+import asyncio
+from datetime import UTC, datetime
+
 import asyncpg
+import pytest
 
 from jobs.engine.engine import Engine
 from jobs.invariants import broken_invariants
-from jobs.maintenance.make_partitions import make_partitions
+from jobs.maintenance import run_maintenance
+from jobs.maintenance.make_partitions import MONTHS_AHEAD
 from tests.jobs.test_create_contributions import start
 from tests.support import Society, assert_whole
+
+
+@pytest.fixture
+async def months(engine: Engine) -> list[str]:
+    """The partitions of this month and the next two: made, as the month may have turned since the template was."""
+    await run_maintenance(engine, "make_partitions")
+    now = datetime.now(UTC)
+    numbers = [now.year * 12 + now.month - 1 + ahead for ahead in range(MONTHS_AHEAD + 1)]
+    return [f"contributions_{number // 12}_{number % 12 + 1:02}" for number in numbers]
 
 
 async def partitions(owner: asyncpg.Connection) -> list[str]:
@@ -16,24 +30,35 @@ async def partitions(owner: asyncpg.Connection) -> list[str]:
     return sorted(row["name"] for row in rows)
 
 
-async def test_this_month_and_the_next_two_are_there_and_a_repeat_makes_none(
-    engine: Engine, owner: asyncpg.Connection
+async def test_partitions_are_made_two_months_ahead_and_a_repeat_makes_none(
+    engine: Engine, owner: asyncpg.Connection, months: list[str]
 ) -> None:
-    assert len(await partitions(owner)) == 4, "three months and the default"
-    assert await make_partitions(engine) == {"made": []}
+    await owner.execute(f"DROP TABLE {months[1]}, {months[2]}")
+    assert await run_maintenance(engine, "make_partitions") == {"made": months[1:]}
+    assert await run_maintenance(engine, "make_partitions") == {"made": []}
+    assert (await partitions(owner))[-4:] == [*months, "contributions_default"]
+
+
+async def test_two_workers_may_make_partitions_at_once(
+    engine: Engine, owner: asyncpg.Connection, months: list[str]
+) -> None:
+    await owner.execute(f"DROP TABLE {months[1]}, {months[2]}")
+    results = await asyncio.gather(*(run_maintenance(engine, "make_partitions") for _ in range(4)))
+    made = [name for result in results if result for name in result["made"]]
+    assert sorted(made) == months[1:]
+    assert None not in results
 
 
 async def test_rows_that_fell_into_the_default_partition_move_to_their_own(
-    engine: Engine, owner: asyncpg.Connection, society: Society
+    engine: Engine, owner: asyncpg.Connection, society: Society, months: list[str]
 ) -> None:
-    this_month = (await partitions(owner))[0]
-    await owner.execute(f"DROP TABLE {this_month}")
+    await owner.execute(f"DROP TABLE {months[0]}")
     cycle_id = await start(engine, society, "inline")
     (broken,) = await broken_invariants(owner)
     assert (broken.invariant, broken.detail) == ("broken_partitions", "100 rows have no partition of their own")
-    assert await make_partitions(engine) == {"made": [this_month]}
+    assert await run_maintenance(engine, "make_partitions") == {"made": [months[0]]}
     await assert_whole(owner, society, cycle_id)
     row = await owner.fetchrow(
-        "SELECT relrowsecurity, relforcerowsecurity FROM pg_class WHERE oid = $1::text::regclass", this_month
+        "SELECT relrowsecurity, relforcerowsecurity FROM pg_class WHERE oid = $1::text::regclass", months[0]
     )
     assert tuple(row) == (True, True)
