@@ -32,7 +32,7 @@ class AuditQuery(PageQuery):
 @router.get("", response_model=Page[AuditEntry])
 async def list_entries(engine: CurrentEngine, caller: AuditReader, query: Annotated[AuditQuery, Query()]) -> Response:
     """Newest first. An entry is there with the change itself; `position` follows within a minute or so."""
-    async with engine.database.transaction(caller.tenant_id, replan=True) as tx:
+    async with engine.database.transaction(caller.tenant_id) as tx, tx.planned_anew():
         rows = [
             row
             async for row in sql.list_audit(

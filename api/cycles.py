@@ -102,7 +102,7 @@ async def start(
 @router.post("/preview", response_model=CyclePreviewed)
 async def preview(engine: CurrentEngine, caller: CycleStarter, body: StartCycle) -> Response:
     """What starting it now would come to; refused as that would be, and nothing is changed."""
-    async with engine.database.transaction(caller.tenant_id, replan=True) as tx:
+    async with engine.database.transaction(caller.tenant_id) as tx, tx.planned_anew():
         found = await preview_cycle(tx, _new(body))
     return answer(
         CyclePreviewed(
@@ -216,16 +216,17 @@ async def list_contributions(
     engine: CurrentEngine, caller: Viewer, cycle_id: UUID, query: Annotated[ContributionsQuery, Query()]
 ) -> Response:
     """In the order of the members. Empty while the cycle is not whole: half of the rows would mislead."""
-    async with engine.database.transaction(caller.tenant_id, replan=query.search is not None) as tx:
+    async with engine.database.transaction(caller.tenant_id) as tx:
         cycle = await _load(tx, cycle_id)
         rows = []
         if _is_whole(cycle):
             asked = {"tenant_id": tx.tenant_id, "cycle_id": cycle_id, "after": query.above, "limit": query.limit + 1}
             if query.search is None:
-                found = sql.list_contributions(tx.connection, **asked)
+                rows = [row async for row in sql.list_contributions(tx.connection, **asked)]
             else:
-                found = sql.search_contributions(tx.connection, **asked, search=query.search)
-            rows = [row async for row in found]
+                async with tx.planned_anew():
+                    found = sql.search_contributions(tx.connection, **asked, search=query.search)
+                    rows = [row async for row in found]
     return page_of(Contribution, rows, query.limit, "member_id")
 
 

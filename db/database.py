@@ -82,6 +82,17 @@ class Transaction:
         self._after_commit.append(act)
 
     @contextlib.asynccontextmanager
+    async def planned_anew(self) -> AsyncIterator[None]:
+        """Each statement inside is planned anew: a plan made while a table was small reads all of it once it is large.
+
+        Costs two round trips, and up to a millisecond for a statement and for every foreign key that it checks: it is
+        for statements that read many rows, not for those that find one by its key.
+        """
+        await call("sql:plan_anew", self.connection.execute, "SET LOCAL plan_cache_mode = force_custom_plan")
+        yield
+        await call("sql:keep_plans", self.connection.execute, "SET LOCAL plan_cache_mode = auto")
+
+    @contextlib.asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
         """What is done inside is undone alone when it raises, and the transaction can go on. Not to be nested."""
         await call("sql:savepoint", self.connection.execute, "SAVEPOINT inside")
@@ -152,20 +163,17 @@ class Database:
         *,
         durable: bool = True,
         longest: float = LONGEST_TRANSACTION_SECONDS,
-        replan: bool = False,
     ) -> AsyncIterator[Transaction]:
         """One transaction of one tenant: committed at the end, rolled back by any exception.
 
         `durable=False` answers before the commit is on disk: a crash of PostgreSQL may undo it, whole.
         `longest` seconds after its begin the server ends it, with the session.
-        `replan=True` plans each statement anew: a plan cached while a table was small would read all of it once
-        it is large. It costs under a millisecond a statement, and as much for every foreign key that is checked.
         Raises as `connection`; what `after_commit` was given runs once the commit is certain.
         """
         async with self.connection() as connection:
             tx = Transaction(connection, tenant_id)
             try:
-                await call("sql:begin", connection.execute, self._begin(tenant_id, durable, longest, replan))
+                await call("sql:begin", connection.execute, self._begin(tenant_id, durable, longest))
                 yield tx
                 await call("sql:commit", connection.execute, "COMMIT")
             except BaseException:
@@ -174,7 +182,7 @@ class Database:
         for act in tx._after_commit:
             await act()
 
-    def _begin(self, tenant_id: UUID, durable: bool, longest: float, replan: bool) -> str:
+    def _begin(self, tenant_id: UUID, durable: bool, longest: float) -> str:
         """Two limits: a client that freezes between the messages of one statement does not count as idle."""
         begin = (
             f"BEGIN; SELECT set_tenant('{tenant_id}'); "
@@ -183,8 +191,6 @@ class Database:
         )
         if (actor := _actor.get()) is not None:
             begin += f"; SET LOCAL app.actor = {actor.setting()}"
-        if replan:
-            begin += "; SET LOCAL plan_cache_mode = force_custom_plan"
         return begin if durable else begin + "; SET LOCAL synchronous_commit = off"
 
 

@@ -19,7 +19,7 @@ class ImportMembers(BatchKind):
     """Keys are the file's lines; the subject is the import. `processed` counts good and bad rows alike."""
 
     name = "import_members"
-    replan = False
+    planned_anew = False
     lowest, highest = "0", str(2**62)
     one_shard = True  # its batches take numbers from the same counters, so they would only wait for each other
 

@@ -57,7 +57,7 @@ CURSOR_APART = Edit(
     RUNNER,
     ADVANCE,
     """    await tx.connection.execute("COMMIT")
-    await tx.connection.execute(engine.database._begin(tx.tenant_id, True, 60, False))
+    await tx.connection.execute(engine.database._begin(tx.tenant_id, True, 60))
 """
     + ADVANCE,
 )
@@ -121,8 +121,8 @@ BUGS: Mapping[str, Bug] = {
         [
             Edit(
                 RUNNER,
-                "    job = await lock_job(tx, lease.job.job_id)\n    left =",
-                "    job = lease.job\n    left =",
+                "await _end(engine, tx, lease, await lock_job(tx, lease.job.job_id))",
+                "await _end(engine, tx, lease, lease.job)",
             )
         ],
         "shards",

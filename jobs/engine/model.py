@@ -115,8 +115,8 @@ class BatchKind(ABC):
     one_shard: ClassVar[bool] = False
     """Whether its batches must follow each other, as when they take numbers from one counter."""
     can_cancel: ClassVar[bool] = True
-    replan: ClassVar[bool] = True
-    """Whether its batches' statements are planned anew each time; not where they check foreign keys by the row."""
+    planned_anew: ClassVar[bool] = True
+    """Whether its batches' statements are, see `Transaction`; not where they check foreign keys by the row."""
     lowest: ClassVar[str] = str(UUID(int=0))
     """Below every key."""
     highest: ClassVar[str] = str(UUID(int=2**128 - 1))

@@ -11,6 +11,7 @@ Retries live in PostgreSQL and never in arq, which gives up without a word.
 """
 
 import asyncio
+import contextlib
 import random
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -70,7 +71,8 @@ async def run_inline(engine: Engine, tx: Transaction, job: Job) -> Job:
     size = BatchSize(engine.settings)
     while lease.job.total and not (await _batch(engine, tx, lease, size.rows)).is_last:
         pass
-    completed = await _end(engine, tx, lease)
+    await _check(engine, tx, lease)
+    completed = await _end(engine, tx, lease, lease.job)
     assert completed is not None, "an inline job has one shard"
     return completed
 
@@ -138,9 +140,10 @@ async def _run_shard(engine: Engine, lease: Lease, slice_ends: float) -> bool:
                 return True
             lease = planned
         at_end = not lease.job.total or await _run_batches(engine, lease, slice_ends)
-        async with engine.database.transaction(lease.job.tenant_id, replan=True) as tx:
+        async with engine.database.transaction(lease.job.tenant_id) as tx:
             if at_end:
-                await _end(engine, tx, lease)
+                await _check(engine, tx, lease)
+                await _end(engine, tx, lease, await lock_job(tx, lease.job.job_id))
             else:
                 await sql.release_shard(tx.connection, **_held(tx, lease))
         engine.faults.reach("after_end")
@@ -158,11 +161,9 @@ async def _run_batches(engine: Engine, lease: Lease, slice_ends: float) -> bool:
     loop = asyncio.get_running_loop()
     size, rate, started = BatchSize(engine.settings), 0.0, perf_counter()
     sample_at = loop.time() + SAMPLE_SECONDS
-    longest, replan = BATCH_DONE_IN * engine.settings.lease_seconds, engine.kind(lease.job).replan
+    longest = BATCH_DONE_IN * engine.settings.lease_seconds
     while True:
-        async with engine.database.transaction(
-            lease.job.tenant_id, durable=False, longest=longest, replan=replan
-        ) as tx:
+        async with engine.database.transaction(lease.job.tenant_id, durable=False, longest=longest) as tx:
             is_due = loop.time() >= sample_at
             batch = await _batch(engine, tx, lease, size.rows, sample=is_due)
             engine.faults.reach("before_commit")
@@ -193,9 +194,10 @@ async def _batch(engine: Engine, tx: Transaction, lease: Lease, rows: int, *, sa
     cursor = shard["cursor"] or kind.lowest
     # The plan counted an only shard, so its last batch need not be looked for: a quarter of a small job's reading.
     fits = lease.shard_count == 1 and (job.total or 0) - shard["processed"] <= rows
-    found = None if fits else await kind.find_bound(tx, job, cursor, shard["upper"], rows)
-    reach = found or shard["upper"]
-    walked = await kind.run_batch(tx, job, cursor, reach)
+    async with tx.planned_anew() if kind.planned_anew else contextlib.nullcontext():
+        found = None if fits else await kind.find_bound(tx, job, cursor, shard["upper"], rows)
+        reach = found or shard["upper"]
+        walked = await kind.run_batch(tx, job, cursor, reach)
     engine.faults.reach("before_advance")
     is_last = reach == shard["upper"]
     advance = sql.advance_and_sample_shard if sample or is_last else sql.advance_shard
@@ -212,16 +214,17 @@ async def _batch(engine: Engine, tx: Transaction, lease: Lease, rows: int, *, sa
 async def _plan_and_ring(engine: Engine, lease: Lease) -> Lease | None:
     """None: the job fits into one batch, so that was done and ended in the same transaction, with one commit."""
     size, started = BatchSize(engine.settings), perf_counter()
-    async with engine.database.transaction(lease.job.tenant_id, replan=True) as tx:
+    async with engine.database.transaction(lease.job.tenant_id) as tx:
         job = await lock_job(tx, lease.job.job_id)
         await _lock_shard(tx, lease)
         planned, shard_count = await _plan(engine, tx, replace(lease, job=job), engine.settings.shard_rows)
         total = planned.job.total or 0
-        at_once = shard_count == 1 and total <= size.rows and engine.kind(job).replan
+        at_once = shard_count == 1 and total <= size.rows
         if at_once:
             if total:
                 await _batch(engine, tx, planned, size.rows)
-            await _end(engine, tx, planned)
+            await _check(engine, tx, planned)
+            await _end(engine, tx, planned, planned.job)
             engine.faults.reach("before_commit")
     engine.faults.reach("after_plan")
     if at_once:
@@ -240,14 +243,15 @@ async def _plan(engine: Engine, tx: Transaction, lease: Lease, shard_rows: int |
     """
     kind, job = engine.kind(lease.job), lease.job
     hops: list[str] = []
-    if shard_rows and not kind.one_shard:
-        while hop := await kind.find_bound(tx, job, hops[-1] if hops else kind.lowest, kind.highest, shard_rows):
-            hops.append(hop)
-    rest = await kind.count(tx, job, hops[-1] if hops else kind.lowest)
+    async with tx.planned_anew():
+        if shard_rows and not kind.one_shard:
+            while hop := await kind.find_bound(tx, job, hops[-1] if hops else kind.lowest, kind.highest, shard_rows):
+                hops.append(hop)
+        rest = await kind.count(tx, job, hops[-1] if hops else kind.lowest)
+        last = await kind.last_key(tx, job)
     total = len(hops) * (shard_rows or 0) + rest
     shard_count = max(1, min(len(hops), 4 * engine.settings.job_parallelism))
     bounds = [hops[len(hops) * n // shard_count - 1] for n in range(1, shard_count)]
-    last = await kind.last_key(tx, job)
     if last is not None:
         await sql.cut_shards(tx.connection, tenant_id=tx.tenant_id, job_id=job.job_id, bounds=[*bounds, last])
     row = await sql.plan_job(tx.connection, tenant_id=tx.tenant_id, job_id=job.job_id, total=total)
@@ -256,17 +260,18 @@ async def _plan(engine: Engine, tx: Transaction, lease: Lease, shard_rows: int |
     return replace(lease, job=Job.from_row(row), shard_count=shard_count), shard_count
 
 
-async def _end(engine: Engine, tx: Transaction, lease: Lease) -> Job | None:
-    """End a shard; the job itself when no other is left. The job's lock lets two that end together not miss it.
-
-    The rows are checked before the lock is taken, so that shards are checked side by side: nobody writes them now.
-    """
+async def _check(engine: Engine, tx: Transaction, lease: Lease) -> None:
+    """Hold what a walked shard counted against what stands. Without the job's lock: shards are checked side by side."""
     kind = engine.kind(lease.job)
     shard = await sql.get_shard(tx.connection, tenant_id=tx.tenant_id, job_id=lease.job.job_id, shard_no=lease.shard_no)
     # The last shard answers for every key above it too: a row where no member owes is as wrong as a missing one.
     upper = kind.highest if lease.shard_no == lease.shard_count - 1 else shard["upper"]
-    await kind.check_shard(tx, lease.job, shard["lower"] or kind.lowest, upper, shard["processed"])
-    job = await lock_job(tx, lease.job.job_id)
+    async with tx.planned_anew():
+        await kind.check_shard(tx, lease.job, shard["lower"] or kind.lowest, upper, shard["processed"])
+
+
+async def _end(engine: Engine, tx: Transaction, lease: Lease, job: Job) -> Job | None:
+    """End a shard; its job, which is locked, when no other is left. The lock lets two that end together not miss it."""
     left = await sql.end_shard(tx.connection, **_held(tx, lease))
     if left is None:
         raise LeaseLostError(job.job_id, lease.shard_no)
