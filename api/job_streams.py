@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from uuid import UUID
 
@@ -14,6 +15,8 @@ from jobs.engine.model import TERMINAL, Job
 from jobs.engine.progress import CHANNEL, progress_key
 
 GAP_SECONDS = 0.25
+OVERLAP = timedelta(seconds=10)
+"""Longer than the commit of a job's end comes after the instant that it bears."""
 PAGE = 1_000
 
 
@@ -36,7 +39,7 @@ class JobsNews:
 
 
 class JobsTopic:
-    """Every unfinished job of a tenant, oldest first; each that ended once more."""
+    """Every unfinished job of a tenant, oldest first; each that ended once more, also if it never was among them."""
 
     gap, is_behind = GAP_SECONDS, False
 
@@ -45,19 +48,29 @@ class JobsTopic:
         self.hint = f"{CHANNEL}:{tenant_id}"
         self._engine, self._tenant_id = engine, tenant_id
         self._unfinished: Mapping[UUID, str] | None = None
+        self._ended: Mapping[UUID, datetime] = {}
+        self._read_at: datetime | None = None
 
     async def read(self) -> JobsNews | None:
         told = self._unfinished or {}
         async with self._engine.database.transaction(self._tenant_id) as tx:
             asked = {"tenant_id": tx.tenant_id}
+            now = (await sql.read_clock(tx.connection)).replace(tzinfo=UTC)
             rows = [row async for row in sql.list_unfinished_jobs(tx.connection, **asked)]
-            gone = list(told.keys() - {row["job_id"] for row in rows})
+            gone = told.keys() - {row["job_id"] for row in rows}
+            since = (self._read_at or now) - OVERLAP
+            lately = {
+                r["job_id"]: r["completed_at"] async for r in sql.list_ended_jobs(tx.connection, **asked, since=since)
+            }
+            if self._read_at is not None:  # what ended before anybody watched is not news
+                gone |= {job_id for job_id, at in lately.items() if self._ended.get(job_id) != at}
             if gone:
-                rows += [row async for row in sql.list_jobs_by_id(tx.connection, **asked, job_ids=gone)]
+                rows += [row async for row in sql.list_jobs_by_id(tx.connection, **asked, job_ids=list(gone))]
             stored = await show_jobs(self._engine, tx, [Job.from_row(row) for row in rows]) if rows else []
         shown = await with_live_rates(self._engine, self._tenant_id, stored)
         texts = {job.job_id: JobSummary.of_job(job).model_dump_json(by_alias=True) for job in shown}
         ended = {job.job_id: texts.pop(job.job_id) for job in shown if job.state in TERMINAL}
+        self._ended, self._read_at = lately, now
         if texts == self._unfinished and not ended:
             return None
         self._unfinished = texts

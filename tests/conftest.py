@@ -1,5 +1,6 @@
 """Fixtures: one real PostgreSQL and one real Valkey a session, a fresh database and queue a test."""
 
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from uuid import uuid4
 
@@ -19,6 +20,8 @@ from tests.discretion import remember_what_is_made, said_in
 from tests.support import Api, Servers, Society, Worker, make_society, running_servers
 
 remember_what_is_made()
+# A shell starts what runs in its background with SIGINT ignored, and so would be everything that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

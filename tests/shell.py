@@ -51,9 +51,12 @@ class Command:
         os.close(its_out)
 
     async def until(self, text: str, seconds: float = 60) -> None:
-        async with asyncio.timeout(seconds):
-            while text.encode() not in self.seen:
-                assert await self._read(), f"ended without {text!r}: {self.seen.decode()}{self._errors()}"
+        try:
+            async with asyncio.timeout(seconds):
+                while text.encode() not in self.seen:
+                    assert await self._read(), f"ended without {text!r}: {self.seen.decode()}{self._errors()}"
+        except TimeoutError:
+            raise AssertionError(f"not within {seconds} s {text!r}: {self.seen.decode()}") from None
 
     async def until_complaint(self, text: str, seconds: float = 60) -> str:
         """The next line on stderr, which holds `text`."""

@@ -34,6 +34,10 @@ LIMIT :limit;
 -- Oldest first.
 SELECT * FROM batch_jobs WHERE tenant_id = :tenant_id AND state IN ('Queued', 'Processing', 'Paused') ORDER BY job_id;
 
+-- name: list_ended_jobs
+-- Which ended after :since, and when.
+SELECT job_id, completed_at FROM batch_jobs WHERE tenant_id = :tenant_id AND completed_at > :since;
+
 -- name: list_jobs_by_id
 SELECT * FROM batch_jobs WHERE tenant_id = :tenant_id AND job_id = any(:job_ids::uuid[]) ORDER BY job_id;
 

@@ -56,6 +56,20 @@ async def test_all_jobs_are_followed_from_start_to_end(
     assert all(any(job["jobId"] == waiting for job in data["items"]) for data in stream.named("jobs"))
 
 
+async def test_an_end_is_told_once_also_of_a_job_that_nobody_saw_while_it_ran(
+    server_url: str, start: Start, society: Society
+) -> None:
+    before = (await start(strategy="inline")).json()["jobId"]
+    async with streamed(server_url, "/api/jobs/stream", society.api_key) as stream:
+        await stream.saw(bool)
+        unseen = (await start(strategy="inline")).json()["jobId"]
+        await stream.saw(holds(unseen, "Completed"))
+        later = (await start(strategy="queued")).json()["jobId"]
+        await stream.saw(holds(later, "Queued"))
+    ends = [job["jobId"] for data in stream.named("jobs") for job in data["items"] if job["state"] == "Completed"]
+    assert ends == [unseen], f"{before} ended before anybody watched"
+
+
 async def test_an_empty_list_is_told_too(server_url: str, society: Society) -> None:
     async with streamed(server_url, "/api/jobs/stream", society.api_key) as stream:
         assert await stream.saw(bool) == {"items": []}
