@@ -41,6 +41,8 @@ class Run:
         self.patience = PATIENCE_SECONDS
         self.begun_at = monotonic()
         self.seen: list[str] | None = None
+        self.is_refused = False
+        """The last steering was answered with 409."""
         self._left: list[tuple[Node, Watch, list[asyncio.Task[Any]]]] = []
 
     # --- what the script does
@@ -72,6 +74,7 @@ class Run:
     async def steer(self, verb: str, job_id: UUID) -> None:
         """409 is an answer too: asked again because no answer came, the job is there already."""
         answer = await self.post(f"/api/jobs/{job_id}/{verb}")
+        self.is_refused = answer.status_code == 409
         if answer.status_code not in (200, 409):
             raise NotRecoveredError(f"{verb}: {answer.status_code} {answer.text}")
 

@@ -66,19 +66,21 @@ async def cancel(run: Run) -> None:
 async def retry(run: Run) -> None:
     """The job fails at a row that a constraint forbids; the cause is mended, and it is retried."""
     cycle_id = await run.start_cycle()
-
-    async def failed() -> bool:
-        return bool(
-            await run.owner.fetchval(
-                "SELECT state = 'Failed' OR attempts > 0 FROM batch_jobs WHERE subject_id = $1", cycle_id
-            )
-        )
-
-    await run.until(failed, "the job fails")
+    await run.until(lambda: _has_failed(run, cycle_id), "the job fails")
     await run.owner.execute("ALTER TABLE contributions DROP CONSTRAINT IF EXISTS planted")
     if await run.job_state(cycle_id) == "Failed":
         await run.steer("retry", await run.job_id(cycle_id))
     await run.quiet()
+
+
+async def _has_failed(run: Run, cycle_id: UUID) -> bool:
+    """Also when it was retried since."""
+    failed = await run.owner.fetchval(
+        "SELECT state = 'Failed' OR attempts > 0 FROM batch_jobs"
+        " WHERE kind = 'create_contributions' AND subject_id = $1",
+        cycle_id,
+    )
+    return bool(failed)
 
 
 async def forbid_the_middle_member(place: Place) -> None:
@@ -124,14 +126,7 @@ async def given_up(run: Run) -> None:
         run.place.settings.max_attempts - 1,
     )
 
-    async def failed() -> bool:
-        return bool(
-            await run.owner.fetchval(
-                "SELECT state = 'Failed' OR attempts > 0 FROM batch_jobs WHERE subject_id = $1", cycle_id
-            )
-        )
-
-    await run.until(failed, "the job is given up")
+    await run.until(lambda: _has_failed(run, cycle_id), "the job is given up")
     if await run.job_state(cycle_id) == "Failed":
         await run.steer("retry", await run.job_id(cycle_id))
     await run.quiet()
@@ -216,8 +211,11 @@ async def failed_once(run: Run) -> list[str]:
 
 
 async def cancelled(run: Run) -> list[str]:
+    """Nothing is left. Or all is, if the answer was that it came too late: who can ring nobody goes on alone."""
     one, wrong = await _cycle(run)
     jobs = await _jobs(run)
+    if jobs["create_contributions"][0] == "Completed" and run.is_refused:
+        return await active(run)
     states = {kind: state for kind, (state, _) in jobs.items()}
     rows = await run.owner.fetchval("SELECT count(*) FROM contributions")
     told = await run.owner.fetchval("SELECT count(*) FROM notifications")
