@@ -35,7 +35,7 @@ from core.metrics import collect_metrics
 from core.settings import Settings, load_settings
 from core.tracing import start_tracing, stop_tracing
 from db.database import Database
-from jobs.engine.bell import REDIS_FAULTS, connect_redis
+from jobs.engine.bell import close_redis, connect_redis
 from jobs.kinds import KINDS, build_engine
 
 
@@ -68,8 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             await app.state.feeds.close()
             await app.state.engine.progress.close()
-            with contextlib.suppress(*REDIS_FAULTS):  # a socket that does not close in time ends with the process
-                await redis.aclose(close_connection_pool=True)
+            await close_redis(redis)
             await database.close()
             await stop_tracing()
 
