@@ -160,10 +160,11 @@ async def test_a_failed_one_says_why_and_is_retried(
         """
     )
     cycle = await started(site)
-    start_worker(**SMALL_STEPS)
     sita = await meet()
     page = await sita.sign_in(site.key)
     await page.goto(f"/cycles/{cycle['cycleId']}")
+    await expect(page.locator(STATE)).to_have_text("Initializing")
+    start_worker(**SMALL_STEPS)  # only now: a browser is told what ends after it came
     await expect(page.locator(STATE)).to_have_text("Failed")
     fault = page.locator("section.fault")
     await expect(fault).to_contain_text("DataError")
