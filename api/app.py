@@ -35,7 +35,7 @@ from core.metrics import collect_metrics
 from core.settings import Settings, load_settings
 from core.tracing import start_tracing, stop_tracing
 from db.database import Database
-from jobs.engine.bell import close_redis, connect_redis
+from jobs.engine.bell import connect_redis
 from jobs.kinds import KINDS, build_engine
 
 
@@ -68,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
         finally:
             await app.state.feeds.close()
             await app.state.engine.progress.close()
-            await close_redis(redis)
+            await redis.aclose(close_connection_pool=True)
             await database.close()
             await stop_tracing()
 

@@ -13,7 +13,7 @@ from core.errors import InvalidInputError
 from core.settings import Settings, load_settings
 from core.telemetry import subscribe
 from db.database import Database
-from jobs.engine.bell import close_redis, connect_redis
+from jobs.engine.bell import connect_redis
 from jobs.kinds import build_engine
 from jobs.maintenance import MAINTENANCE, run_maintenance
 
@@ -68,7 +68,7 @@ async def _run(settings: Settings, name: str) -> dict[str, Any] | None:
         return await run_maintenance(engine, name)
     finally:
         await engine.progress.close()
-        await close_redis(redis)
+        await redis.aclose(close_connection_pool=True)
         await database.close()
 
 

@@ -13,7 +13,7 @@ from api.app import create_app
 from core.settings import Settings
 from db.database import Database
 from db.embedded import free_port
-from jobs.engine.bell import close_redis, connect_redis
+from jobs.engine.bell import connect_redis
 from jobs.engine.engine import Engine
 from jobs.kinds import build_engine
 from tests.discretion import remember_what_is_made, said_in
@@ -89,7 +89,7 @@ async def engine(settings: Settings) -> AsyncIterator[Engine]:
     engine = build_engine(settings, database, redis)
     yield engine
     await engine.progress.close()
-    await close_redis(redis)
+    await redis.aclose(close_connection_pool=True)
     await database.close()
 
 

@@ -24,10 +24,19 @@ REDIS_FAULTS = (RedisError, OSError, TimeoutError)
 
 
 class NamedRedis(ArqRedis):
-    """arq's client, with each command going through the seam of `core.calls` by its name; a pipeline is one."""
+    """arq's client, with each command going through the seam of `core.calls` by its name; a pipeline is one.
+
+    To close it never raises: a socket that does not close in time ends with the process, and what is closed after is.
+    """
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         return await call(f"redis:{args[0]}", super().execute_command, *args, **options)
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        try:
+            await super().aclose(close_connection_pool)
+        except REDIS_FAULTS as error:
+            emit("redis_away", doing="close", error=repr(error))
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> "NamedPipeline":
         return NamedPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
@@ -70,14 +79,6 @@ def connect_redis(settings: Settings) -> ArqRedis:
         job_deserializer=orjson.loads,
         default_queue_name=settings.queue_name,
     )
-
-
-async def close_redis(redis: ArqRedis) -> None:
-    """Never raises, so that what is closed after it is: a socket that does not close in time ends with the process."""
-    try:
-        await redis.aclose(close_connection_pool=True)
-    except REDIS_FAULTS as error:
-        emit("redis_away", doing="close", error=repr(error))
 
 
 def to_json(value: Any) -> bytes:
