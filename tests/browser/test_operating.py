@@ -31,6 +31,10 @@ WATCH_THE_BAR = """() => {
     new PerformanceObserver(add).observe({type: "layout-shift"});
 }"""
 """Every value that the bar shows, and how far anything on the page moved while it went on."""
+LEAVE_WHEN_TOLD = """() => {
+    const toasts = document.getElementById("toasts");
+    new MutationObserver(() => { location.href = "/jobs"; }).observe(toasts, {childList: true});
+}"""
 
 
 async def started(site: Site) -> dict[str, Any]:
@@ -172,11 +176,29 @@ async def test_a_failed_one_says_why_and_is_retried(
     await expect(fault).to_contain_text("insert_contributions")
     await expect(fault).to_contain_text("Not before the cause is mended")
     await expect(page.locator(".toast")).to_contain_text("has failed")
+    await page.click(".toast button")
+    await page.reload()
     await owner.execute("DROP TRIGGER refuse ON contributions")
     await confirm(page, "Retry")
     await expect(page.locator(STATE)).to_have_text("Active")
     await expect(page.locator("section.fault")).to_have_count(0)
     await expect(page.locator("#contributions tbody tr")).to_have_count(25)
+    await expect(page.locator(".toast")).to_have_count(1)  # what was closed is not told again
+    await expect(page.locator(".toast")).to_contain_text("is ready")
+    assert sita.complaints == []
+
+
+async def test_what_was_told_as_the_page_was_left_is_told_again(
+    site: Site, meet: Meet, start_worker: StartWorker
+) -> None:
+    cycle = await started(site)
+    sita = await meet()
+    page = await sita.sign_in(site.key)
+    await page.goto(f"/cycles/{cycle['cycleId']}")
+    await page.evaluate(LEAVE_WHEN_TOLD)
+    start_worker(**SMALL_STEPS)
+    await page.wait_for_url("**/jobs")
+    await expect(page.locator(".toast")).to_contain_text("is ready")
     assert sita.complaints == []
 
 

@@ -246,11 +246,15 @@ function regained() {
 }
 
 // --- toasts: what the reader started has ended. Read by position, which one tab keeps for all of them
+const SEEN_AFTER_MS = 5000; // who leaves a page sooner may not have read it: the next one tells it again
 const positionKey = `guthi.position.${said.user}`;
 const position = () => Number(localStorage.getItem(positionKey) ?? said.noticePosition);
+const told = new Set();
+function seen(notice) {
+  localStorage.setItem(positionKey, Math.max(position(), notice.position));
+}
 function tell(notice) {
-  if (notice.position <= position()) return;
-  localStorage.setItem(positionKey, notice.position);
+  if (notice.position <= position() || told.has(notice.position)) return;
   localStorage.setItem("guthi.notice", JSON.stringify({ user: said.user, notice })); // for the other tabs
   toast(notice);
   if (window.Notification && Notification.permission === "granted") {
@@ -267,6 +271,9 @@ function inWords(notice) {
   return { title: fill(title, { code: notice.cycleCode }), text };
 }
 function toast(notice) {
+  if (told.has(notice.position)) return;
+  told.add(notice.position);
+  setTimeout(seen, SEEN_AFTER_MS, notice);
   const { title, text } = inWords(notice), box = document.createElement("div"), words = document.createElement("p");
   box.className = notice.kind === "cycle_ready" ? "toast" : "toast is-bad";
   const link = document.createElement("a"), detail = document.createElement("bdi"), close = document.createElement("button");
@@ -277,7 +284,10 @@ function toast(notice) {
   close.className = "button small";
   close.type = "button";
   close.textContent = said.tClose;
-  close.addEventListener("click", () => box.remove());
+  close.addEventListener("click", () => {
+    seen(notice);
+    box.remove();
+  });
   box.append(words, close);
   const toasts = document.getElementById("toasts");
   toasts.append(box);
