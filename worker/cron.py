@@ -4,6 +4,7 @@ from typing import Any
 
 from arq.cron import CronJob, cron
 
+from jobs.engine.bell import CRON
 from jobs.engine.engine import Engine
 from jobs.maintenance import MAINTENANCE, run_maintenance
 from jobs.maintenance.schedule import schedules
@@ -16,7 +17,7 @@ def cron_jobs(engine: Engine, presence: Presence) -> list[CronJob]:
     """The cron table, as `jobs.maintenance.schedule` has it."""
     times = schedules(engine.settings)
     return [
-        cron(_run(engine, presence, name), name=f"cron:{name}", timeout=LONGEST_RUN_SECONDS, **times[name].times)
+        cron(_run(engine, presence, name), name=f"{CRON}{name}", timeout=LONGEST_RUN_SECONDS, **times[name].times)
         for name in MAINTENANCE
     ]
 

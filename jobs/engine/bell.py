@@ -19,6 +19,8 @@ from core.settings import Settings
 from core.telemetry import emit
 
 RING_FUNCTION = "run_job"
+CRON = "cron:"
+"""How the name of each maintenance run begins, which hangs in the same queue and is no ring."""
 MOST_CONNECTIONS = 500
 REDIS_FAULTS = (RedisError, OSError, TimeoutError)
 
@@ -118,7 +120,8 @@ class Bell:
 
     async def pending(self) -> set[str]:
         """Ids of the batch jobs for which a ring still hangs in the queue, with no worker on it."""
-        rings: list[bytes] = await self._redis.zrange(self._queue, 0, -1)
+        queued: list[bytes] = await self._redis.zrange(self._queue, 0, -1)
+        rings = [ring for ring in queued if not ring.startswith(CRON.encode())]
         if not rings:
             return set()
         async with self._redis.pipeline(transaction=False) as pipe:

@@ -8,7 +8,7 @@ from arq.constants import in_progress_key_prefix
 
 from core.settings import Settings
 from db.database import Database
-from jobs.engine.bell import connect_redis
+from jobs.engine.bell import CRON, connect_redis
 from jobs.engine.engine import Engine
 from jobs.engine.runner import run_job
 from jobs.engine.sweep import sweep
@@ -48,6 +48,12 @@ async def test_a_ring_that_hangs_already_is_enough(engine: Engine, job_id: UUID)
     for _ in range(3):
         assert await sweep(engine) == 0
     assert await engine.bell.depth() == 1
+
+
+async def test_a_maintenance_run_in_the_same_queue_is_no_ring(engine: Engine, job_id: UUID) -> None:
+    await engine.bell._redis.enqueue_job(f"{CRON}sweep", _job_id=f"{CRON}sweep:1")
+    assert await sweep(engine) == 1
+    assert await rings(engine) == {job_id}
 
 
 async def test_a_ring_that_a_dead_worker_took_is_not(engine: Engine, job_id: UUID) -> None:
