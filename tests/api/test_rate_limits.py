@@ -5,21 +5,38 @@ import time
 
 import httpx
 import pytest
+from arq.connections import ArqRedis
 
+import api.app
 import api.rate_limits
 from api.app import create_app
 from core.metrics import UNCHECKED, collect_metrics
 from core.settings import Settings
 from db.embedded import free_port
+from jobs.engine.bell import connect_redis
 from tests.api.conftest import client_of
 from tests.api.expect import refused
 from tests.support import Society
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis is waited for: on a busy machine a quarter of a second may pass, and what was not asked is let through."""
+
+    def connect(settings: Settings) -> ArqRedis:
+        redis = connect_redis(settings)
+        redis.connection_pool.connection_kwargs |= {"socket_timeout": 30, "socket_connect_timeout": 30}
+        return redis
+
+    monkeypatch.setattr(api.app, "connect_redis", connect)
+    monkeypatch.setattr(api.rate_limits, "LONGEST_WAIT_SECONDS", 30)
 
 
 def limited(settings: Settings, rate: str) -> Settings:
     return settings.model_copy(update={"rate_limit": rate})
 
 
+@pytest.mark.usefixtures("patient")
 async def test_past_the_limit_it_is_429_with_the_time_to_wait(settings: Settings, society: Society) -> None:
     app = create_app(limited(settings, "5/minute"))
     async with app.router.lifespan_context(app), client_of(app, society.api_key) as client:
@@ -41,18 +58,19 @@ async def test_past_the_limit_it_is_429_with_the_time_to_wait(settings: Settings
             }
 
 
+@pytest.mark.usefixtures("patient")
 async def test_the_window_ends(settings: Settings, society: Society) -> None:
     app = create_app(limited(settings, "3/second"))
+    seen: list[int] = []
+    began = time.monotonic()
     async with app.router.lifespan_context(app), client_of(app, society.api_key) as client:
-        seen: list[int] = []
-        began = time.monotonic()
-        while time.monotonic() - began < 3.5:
+        while 429 not in seen or seen[-1] == 429:  # until it was let through again
             seen.append((await client.get("/api/tiers")).status_code)
-            await asyncio.sleep(0.05)
-    assert 3 * 2 <= seen.count(200) <= 3 * 6
-    assert seen.count(429) > 5
+    assert set(seen) == {200, 429}
+    assert seen.count(200) <= 3 * (2 + time.monotonic() - began)
 
 
+@pytest.mark.usefixtures("patient")
 async def test_each_key_has_its_own(settings: Settings, society: Society, other: Society) -> None:
     app = create_app(limited(settings, "2/minute"))
     async with app.router.lifespan_context(app):
@@ -61,6 +79,7 @@ async def test_each_key_has_its_own(settings: Settings, society: Society, other:
                 assert [(await client.get("/api/tiers")).status_code for _ in range(3)] == [200, 200, 429]
 
 
+@pytest.mark.usefixtures("patient")
 async def test_nobody_can_use_up_a_key_that_is_not_his(settings: Settings, society: Society) -> None:
     app = create_app(limited(settings, "2/minute"))
     async with app.router.lifespan_context(app):
@@ -71,6 +90,7 @@ async def test_nobody_can_use_up_a_key_that_is_not_his(settings: Settings, socie
             assert (await client.get("/api/tiers")).status_code == 200
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("rate", ["40/minute", "4000/hour"])
 async def test_processes_share_a_limit_and_never_exceed_it(settings: Settings, society: Society, rate: str) -> None:
     most = int(rate.split("/")[0])
@@ -112,8 +132,12 @@ async def test_without_redis_requests_are_let_through_and_counted(settings: Sett
 
 
 async def test_a_redis_that_says_nothing_holds_requests_up_once(settings: Settings, society: Society) -> None:
-    async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(30)
+    asked = 0
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await reader.read()  # until the client gives up
         writer.close()
 
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
@@ -126,7 +150,7 @@ async def test_a_redis_that_says_nothing_holds_requests_up_once(settings: Settin
         took = time.monotonic() - began
     server.close()
     assert [answer.status_code for answer in answers] == [200] * 10
-    assert took < api.rate_limits.LONGEST_WAIT_SECONDS + api.rate_limits.PAUSE_SECONDS
+    assert 1 <= asked <= 1 + took / api.rate_limits.PAUSE_SECONDS
 
 
 @pytest.mark.parametrize("rate", ["x", "0/minute", "-1/minute", "5", "5/fortnight", "5/minute;3/second"])
