@@ -1,6 +1,7 @@
 """Fixtures: one real PostgreSQL and one real Valkey a session, a fresh database and queue a test."""
 
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from uuid import uuid4
 
@@ -22,6 +23,13 @@ from tests.support import Api, Servers, Society, Worker, make_society, running_s
 remember_what_is_made()
 # A shell starts what runs in its background with SIGINT ignored, and so would be everything that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """No two tests have one id: pytest-xdist, by files, would run one of them and say nothing of the others."""
+    if twice := [name for name, times in Counter(item.nodeid for item in items).items() if times > 1]:
+        raise pytest.UsageError(f"several tests are called {', '.join(twice)}")
 
 
 @pytest.hookimpl(wrapper=True)

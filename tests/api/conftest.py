@@ -17,6 +17,13 @@ from tests.support import Society, make_society
 Start = Callable[..., Awaitable[httpx.Response]]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """schemathesis gives the tests of one function all the same id, and pytest-xdist by files runs one of each id."""
+    for item in items:
+        if label := getattr(item, "operation_label", None):
+            item._id = item.id.with_params(label)
+
+
 def client_of(app: FastAPI, api_key: str) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://api", headers={"Authorization": f"Bearer {api_key}"})
