@@ -254,9 +254,8 @@ function seen(notice) {
   localStorage.setItem(positionKey, Math.max(position(), notice.position));
 }
 function tell(notice) {
-  if (notice.position <= position() || told.has(notice.position)) return;
+  if (notice.position <= position() || !toast(notice)) return;
   localStorage.setItem("guthi.notice", JSON.stringify({ user: said.user, notice })); // for the other tabs
-  toast(notice);
   if (window.Notification && Notification.permission === "granted") {
     const { title, text } = inWords(notice);
     new Notification(title, { body: text, tag: `guthi-${notice.position}`, icon: "/static/icon.svg" }).onclick = () => {
@@ -270,8 +269,8 @@ function inWords(notice) {
   const text = notice.kind === "cycle_ready" ? fill(said.tMembers, { n: number(notice.totalMembers) }) : notice.reason || "";
   return { title: fill(title, { code: notice.cycleCode }), text };
 }
-function toast(notice) {
-  if (told.has(notice.position)) return;
+function toast(notice) { // false: this page shows it already
+  if (told.has(notice.position)) return false;
   told.add(notice.position);
   setTimeout(seen, SEEN_AFTER_MS, notice);
   const { title, text } = inWords(notice), box = document.createElement("div"), words = document.createElement("p");
@@ -292,6 +291,7 @@ function toast(notice) {
   const toasts = document.getElementById("toasts");
   toasts.append(box);
   while (toasts.children.length > 4) toasts.firstChild.remove();
+  return true;
 }
 function listenForNotices() {
   if (!said.user) return;
